@@ -1,0 +1,151 @@
+"""What the hypernetwork reads of a reference: tokens made from its latents.
+
+Kinds:
+    none     the latents themselves, one token per latent position (the paper's form, without position)
+    fourier  the same, with the temporal difference and sine/cosine features of (t, y, x) appended as channels
+    stem     a small spatio-temporal convolution pooled to a fixed grid of tokens with learned positions
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import Video2LoRAError
+
+KINDS = ("none", "fourier", "stem")
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    """How latents become context tokens. Every field is plain JSON.
+
+    kind: "none", "fourier" or "stem".
+    frequencies: octaves per axis of the fourier features (6 channels each).
+    width: channels of a stem token.
+    hidden: channels inside the stem.
+    grid: tokens of the stem along (T, H, W).
+    embedding: size of the stem's pooled embedding, used by an auxiliary training loss.
+    """
+
+    kind: str = "none"
+    frequencies: int = 4
+    width: int = 64
+    hidden: int = 48
+    grid: tuple[int, int, int] = (4, 4, 4)
+    embedding: int = 64
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise Video2LoRAError(f"Unknown context kind {self.kind!r}; use one of {', '.join(KINDS)}.")
+        object.__setattr__(self, "grid", tuple(self.grid))
+        sizes = [self.frequencies, self.width, self.hidden, self.embedding, *self.grid]
+        whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
+        if len(self.grid) != 3 or not whole or min(sizes) < 1 or max(sizes) > 4096:
+            raise Video2LoRAError(
+                f"The context settings {asdict(self)} are out of range; sizes must be whole numbers from 1 to 4096 "
+                "and the grid must have three of them."
+            )
+
+    def to_dict(self) -> dict:
+        """The settings as a JSON-able dictionary; `from_dict` reads it back."""
+        return asdict(self) | {"grid": list(self.grid)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "ContextConfig":
+        """Read what `to_dict` wrote. Raises Video2LoRAError for unknown fields and values out of range."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise Video2LoRAError(
+                f"The context settings name {', '.join(unknown)}, which this version does not know; update the pack."
+            )
+        return cls(**values)
+
+
+def temporal_difference(latents: Tensor) -> Tensor:
+    """Latents (B, C, T, H, W) minus their predecessors along T, the first frame's being zero; same shape."""
+    return torch.cat((torch.zeros_like(latents[:, :, :1]), latents[:, :, 1:] - latents[:, :, :-1]), dim=2)
+
+
+def flatten_positions(volume: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B, T*H*W, C), positions in (T, H, W) order; a view."""
+    return volume.flatten(2).transpose(1, 2)
+
+
+class PlainContext(nn.Module):
+    """Kind "none": one token per latent position, its channels untouched."""
+
+    def __init__(self, latent_channels: int, config: ContextConfig) -> None:
+        super().__init__()
+        self.out_channels = latent_channels
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, T, H, W) -> tokens (B, T*H*W, C)."""
+        return flatten_positions(latents)
+
+
+class FourierContext(nn.Module):
+    """Kind "fourier": channels [latent, temporal difference, sines and cosines of t, y and x]; no parameters."""
+
+    def __init__(self, latent_channels: int, config: ContextConfig) -> None:
+        super().__init__()
+        self.frequencies = config.frequencies
+        self.out_channels = 2 * latent_channels + 6 * config.frequencies
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, T, H, W) -> tokens (B, T*H*W, 2C + 6 * frequencies)."""
+        batch, _, *sizes = latents.shape
+        channels = [latents, temporal_difference(latents)]
+        for axis, size in enumerate(sizes):
+            features = self._axis_features(size, latents)
+            shape = [1, features.shape[0], 1, 1, 1]
+            shape[2 + axis] = size
+            channels.append(features.reshape(shape).expand(batch, -1, *sizes))
+        return flatten_positions(torch.cat(channels, dim=1))
+
+    def _axis_features(self, size: int, like: Tensor) -> Tensor:
+        """Sines, then cosines, of pi * 2^k * u at the cell centres u in (-1, 1): (2 * frequencies, size)."""
+        centres = (2 * torch.arange(size, device=like.device, dtype=torch.float32) + 1) / size - 1
+        octaves = math.pi / 2 * 2.0 ** torch.arange(self.frequencies, device=like.device, dtype=torch.float32)
+        angles = octaves[:, None] * centres
+        return torch.cat((angles.sin(), angles.cos())).to(like.dtype)
+
+
+class StemContext(nn.Module):
+    """Kind "stem": two spatio-temporal convolutions over [latent, temporal difference], pooled to a fixed grid."""
+
+    def __init__(self, latent_channels: int, config: ContextConfig) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.out_channels = config.width
+        tokens = math.prod(config.grid)
+        self.conv_in = nn.Conv3d(2 * latent_channels, config.hidden, 3, padding=1)
+        self.conv_mid = nn.Conv3d(config.hidden, config.hidden, 3, padding=1)
+        self.proj = nn.Linear(config.hidden, config.width)
+        self.positions = nn.Parameter(0.1 * torch.randn(tokens, config.width))
+        self.norm = nn.LayerNorm(config.width)
+        self.embed = nn.Linear(tokens * config.width, config.embedding)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, T, H, W) of any T, H, W -> tokens (B, grid cells, width)."""
+        volume = torch.cat((latents, temporal_difference(latents)), dim=1).to(self.conv_in.weight.dtype)
+        volume = F.silu(self.conv_in(volume))
+        volume = F.silu(self.conv_mid(volume))
+        pooled = flatten_positions(F.adaptive_avg_pool3d(volume, self.grid))
+        return self.norm(self.proj(pooled) + self.positions)
+
+    def pooled(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, T, H, W) -> one embedding per reference (B, embedding); positions stay apart."""
+        return self.embed(self.forward(latents).flatten(1))
+
+
+_ENCODERS = {"none": PlainContext, "fourier": FourierContext, "stem": StemContext}
+
+
+def make_context(latent_channels: int, config: ContextConfig) -> PlainContext | FourierContext | StemContext:
+    """Build the encoder a config asks for; its `out_channels` is the token width C'."""
+    return _ENCODERS[config.kind](latent_channels, config)

@@ -1,0 +1,112 @@
+"""The predicting network: a reference's latents in, the weights of its adaptive LoRA out (arXiv 2603.08210)."""
+
+import torch
+from torch import Tensor, nn
+
+from .context import ContextConfig, StemContext, make_context
+from .errors import Video2LoRAError
+from .light_lora import vector_size
+from .weight_decoder import Progress, WeightDecoder, sinusoid_table
+
+# With a learned constant per layer the prediction starts from "no effect"; a smaller head keeps it close to that
+# while gradients still reach every part of the network.
+BASE_HEAD_INIT_STD = 1e-4
+
+
+class HyperNetwork(nn.Module):
+    """Predicts D = rank * (down_dim + up_dim) values for each of N target layers.
+
+    Parameter names equal the public checkpoints' without their `img_weight_generator.` prefix; `context_encoder.*`
+    and `base_weights` exist only when asked for. Weights may be stored in any float dtype: the tokens are computed
+    in float32 at least, because the refinement adds small differences.
+
+    latent_channels: channels C of the latents. num_targets: N. decoder_blocks, sample_iters: depth and default
+    number of refinements. context: what precedes the decoder. base_weights: add a learned constant per layer, its
+    down half random, its up half zero, the usual start of a LoRA: no effect at first, but a gradient.
+
+    Raises Video2LoRAError for sizes below 1.
+    """
+
+    def __init__(
+        self,
+        latent_channels: int,
+        num_targets: int,
+        rank: int = 1,
+        down_dim: int = 100,
+        up_dim: int = 50,
+        decoder_blocks: int = 4,
+        sample_iters: int = 4,
+        context: ContextConfig | None = None,
+        base_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "latent_channels": latent_channels,
+            "num_targets": num_targets,
+            "rank": rank,
+            "down_dim": down_dim,
+            "up_dim": up_dim,
+            "decoder_blocks": decoder_blocks,
+            "sample_iters": sample_iters,
+        }
+        for name, value in sizes.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise Video2LoRAError(f"The hypernetwork's {name} is {value!r}; it must be a whole number from 1.")
+        self.latent_channels = latent_channels
+        self.num_targets = num_targets
+        self.sample_iters = sample_iters
+        self.size = vector_size(rank, down_dim, up_dim)
+        self.context_config = context or ContextConfig()
+        self.context_encoder = make_context(latent_channels, self.context_config)
+        self.feature_proj = nn.Linear(self.context_encoder.out_channels, self.size, bias=False)
+        self.register_buffer("block_pos_emb", sinusoid_table(2 * num_targets, self.size))
+        self.decoder_model = WeightDecoder(self.size, num_targets, decoder_blocks)
+        self.base_weights: nn.Parameter | None = None
+        if base_weights:
+            base = torch.zeros(num_targets, self.size)
+            nn.init.normal_(base[:, : rank * down_dim], std=down_dim**-0.5)
+            self.base_weights = nn.Parameter(base)
+            nn.init.normal_(self.decoder_model.delta_proj[1].weight, std=BASE_HEAD_INIT_STD)
+
+    def forward(self, latents: Tensor, iterations: int | None = None, progress: Progress | None = None) -> Tensor:
+        """Predict the weights (B, N, D) for latents (B, C, T, H, W), scaled as the backbone scales them.
+
+        `iterations` overrides the number of refinements (at least 1). `progress(done, total)` is called after each
+        one; what it raises ends the prediction. The result is float32 (float64 for float64 weights) and
+        differentiable in the parameters and the latents.
+
+        Raises Video2LoRAError for latents of another rank or channel count, empty ones, or iterations below 1.
+        """
+        self._check_latents(latents)
+        iterations = self.sample_iters if iterations is None else iterations
+        if iterations < 1:
+            raise Video2LoRAError(f"The number of iterations is {iterations}; use at least 1.")
+        dtype = torch.promote_types(self.feature_proj.weight.dtype, torch.float32)
+        tokens = self.context_encoder(latents)
+        feature = self.feature_proj.weight.to(dtype)
+        weights = self.decoder_model(tokens.to(dtype), feature, iterations, progress)
+        return weights if self.base_weights is None else weights + self.base_weights.to(dtype)
+
+    def pooled_context(self, latents: Tensor) -> Tensor:
+        """One embedding (B, E) per reference, for a contrastive auxiliary loss; only with a stem.
+
+        Raises Video2LoRAError for other kinds of context and for latents that do not fit.
+        """
+        if not isinstance(self.context_encoder, StemContext):
+            raise Video2LoRAError(
+                f"The context kind {self.context_config.kind!r} has no pooled embedding; use the kind 'stem'."
+            )
+        self._check_latents(latents)
+        return self.context_encoder.pooled(latents)
+
+    def _check_latents(self, latents: Tensor) -> None:
+        shape = tuple(latents.shape)
+        if latents.ndim != 5 or 0 in shape:
+            raise Video2LoRAError(
+                f"The reference's latents have the shape {shape}; expected (batch, channels, frames, height, width)."
+            )
+        if shape[1] != self.latent_channels:
+            raise Video2LoRAError(
+                f"The reference's latents have {shape[1]} channels, but this hypernetwork was made for "
+                f"{self.latent_channels}; use the VAE of the backbone it was trained on."
+            )

@@ -1,0 +1,145 @@
+"""The hypernetwork's transformer: tokens, one per target layer, refined over the context.
+
+Attribute names follow the public checkpoints' layout, so that those map one to one.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .latent_attention import fold_output, fold_query, folded_cross_attention, padded_context
+
+Progress = Callable[[int, int], None]
+HEAD_INIT_STD = 1e-3
+
+
+def head_count(size: int) -> int:
+    """Attention heads for width `size`: double from 1 while it divides and heads stay wider than 64, halve once."""
+    heads = 1
+    while size % heads == 0 and size // heads > 64:
+        heads *= 2
+    return max(heads // 2, 1)
+
+
+def sinusoid_table(rows: int, size: int) -> Tensor:
+    """Fixed positions (1, rows, size): sine on even, cosine on odd features, base 10000, in float32."""
+    features = torch.arange(size)
+    exponents = (2 * (features // 2)).double() / size
+    angles = torch.arange(rows).double()[:, None] / 10000**exponents
+    table = torch.where(features % 2 == 0, angles.sin(), angles.cos())
+    return table.float().unsqueeze(0)
+
+
+class Attention(nn.Module):
+    """The weights of one attention of width D: q, k, v without bias, out with."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.q = nn.Linear(size, size, bias=False)
+        self.k = nn.Linear(size, size, bias=False)
+        self.v = nn.Linear(size, size, bias=False)
+        self.out = nn.Linear(size, size)
+
+
+class FeedForward(nn.Module):
+    """The weights of one feed-forward: D -> 4D, exact GELU, 4D -> D."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Sequential(nn.Linear(size, 4 * size), nn.GELU()),
+            nn.Linear(4 * size, size),
+        )
+
+
+class DecoderBlock(nn.Module):
+    """One block: self-attention, cross-attention over the context, feed-forward, each on a LayerNorm."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(size)
+        self.attn1 = Attention(size)
+        self.norm2 = nn.LayerNorm(size)
+        self.attn2 = Attention(size)
+        self.norm3 = nn.LayerNorm(size)
+        self.ff = FeedForward(size)
+
+    def folded(self, feature: Tensor, channels: int, heads: int) -> "FoldedBlock":
+        """The block's maps for one forward, in float32: q, k, v joined, the context's projection folded in."""
+        return FoldedBlock(self, feature, channels, heads)
+
+
+def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    return F.layer_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
+
+
+class FoldedBlock:
+    """A DecoderBlock made ready for one forward; calls are differentiable in the block's parameters."""
+
+    def __init__(self, block: DecoderBlock, feature: Tensor, channels: int, heads: int) -> None:
+        dtype = feature.dtype
+        own, cross = block.attn1, block.attn2
+        self._block = block
+        self._heads = heads
+        self._qkv = torch.cat((own.q.weight, own.k.weight, own.v.weight)).to(dtype)
+        self._out = own.out.weight.to(dtype), own.out.bias.to(dtype)
+        self._query = fold_query(cross.q.weight.to(dtype), cross.k.weight.to(dtype), feature, heads, channels)
+        self._cross_out = fold_output(cross.v.weight.to(dtype), cross.out.weight.to(dtype), feature, heads, channels)
+        self._cross_bias = cross.out.bias.to(dtype)
+        widen, narrow = block.ff.net[0][0], block.ff.net[1]
+        self._widen = widen.weight.to(dtype), widen.bias.to(dtype)
+        self._narrow = narrow.weight.to(dtype), narrow.bias.to(dtype)
+
+    def __call__(self, hidden: Tensor, context: Tensor) -> Tensor:
+        """Tokens (B, N, D) and the padded context (B, L, C'') -> tokens (B, N, D)."""
+        hidden = hidden + self._self_attention(_norm(hidden, self._block.norm1))
+        hidden = hidden + folded_cross_attention(
+            _norm(hidden, self._block.norm2), context, self._query, self._cross_out, self._cross_bias
+        )
+        wide = F.gelu(F.linear(_norm(hidden, self._block.norm3), *self._widen))
+        return hidden + F.linear(wide, *self._narrow)
+
+    def _self_attention(self, hidden: Tensor) -> Tensor:
+        batch, count, size = hidden.shape
+        split = F.linear(hidden, self._qkv).reshape(batch, count, 3, self._heads, size // self._heads)
+        q, k, v = split.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return F.linear(attended.transpose(1, 2).reshape(batch, count, size), *self._out)
+
+
+class WeightDecoder(nn.Module):
+    """Position code, decoder blocks and the head that adds to the predicted weights at every iteration."""
+
+    def __init__(self, size: int, num_targets: int, blocks: int) -> None:
+        super().__init__()
+        self.size = size
+        self.num_targets = num_targets
+        self.heads = head_count(size)
+        self.register_buffer("block_pos_emb", sinusoid_table(2 * num_targets, size))
+        self.pos_emb_proj = nn.Linear(size, size, bias=False)
+        self.decoder_model = nn.ModuleList(DecoderBlock(size) for _ in range(blocks))
+        self.delta_proj = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, size, bias=False))
+        nn.init.normal_(self.delta_proj[1].weight, std=HEAD_INIT_STD)
+
+    def forward(self, tokens: Tensor, feature: Tensor, iterations: int, progress: Progress | None) -> Tensor:
+        """Context tokens (B, L, C') and their projection (D, C') -> weights (B, N, D) in the projection's dtype.
+
+        `progress(done, total)` is called after every iteration.
+        """
+        context = padded_context(tokens)
+        blocks = [block.folded(feature, context.shape[-1], self.heads) for block in self.decoder_model]
+        table = self.block_pos_emb[:, : self.num_targets].to(feature.dtype)
+        position = F.linear(table, self.pos_emb_proj.weight.to(feature.dtype))
+        norm, head = self.delta_proj
+        head_weight = head.weight.to(feature.dtype)
+        weights = feature.new_zeros(tokens.shape[0], self.num_targets, self.size)
+        for done in range(iterations):
+            hidden = weights + position
+            for block in blocks:
+                hidden = block(hidden, context)
+            weights = weights + F.linear(_norm(hidden, norm), head_weight)
+            if progress is not None:
+                progress(done + 1, iterations)
+        return weights
