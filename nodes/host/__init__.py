@@ -1,0 +1,1 @@
+"""What knows the host: its model patcher, its samplers, its files."""
