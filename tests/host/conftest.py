@@ -1,0 +1,38 @@
+"""Fixtures on the real ComfyUI named by COMFYUI_PATH: `host` in this process, `server` as a subprocess."""
+
+import os
+
+import pytest
+
+from demo.comfy_in_process import load_host
+from demo.comfy_server import ComfyServer
+
+
+def _need_host() -> None:
+    if not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("COMFYUI_PATH is not set: run these tests by `make test`, or set it to a ComfyUI folder")
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    """ComfyUI imported into this process, with this pack loaded; see demo.comfy_in_process.Host."""
+    _need_host()
+    return load_host(tmp_path_factory.mktemp("comfy_host"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A running ComfyUI with this pack alone: object_info, post_prompt, run, view, models, input, output."""
+    _need_host()
+    with ComfyServer(base=tmp_path_factory.mktemp("comfy_server")) as running:
+        yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """The end of the server's log belongs to a failure's report."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("server")
+    if report.failed and running is not None:
+        report.sections.append(("ComfyUI log", running.log_tail()))
+    return report
