@@ -51,7 +51,9 @@ class HyperNetwork(nn.Module):
         }
         for name, value in sizes.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise Video2LoRAError(f"The hypernetwork's {name} is {value!r}; it must be a whole number from 1.")
+                raise Video2LoRAError(
+                    f"The hypernetwork's {name} is {value!r}; it must be a whole number from 1."
+                )
         self.latent_channels = latent_channels
         self.num_targets = num_targets
         self.sample_iters = sample_iters
@@ -68,7 +70,9 @@ class HyperNetwork(nn.Module):
             self.base_weights = nn.Parameter(base)
             nn.init.normal_(self.decoder_model.delta_proj[1].weight, std=BASE_HEAD_INIT_STD)
 
-    def forward(self, latents: Tensor, iterations: int | None = None, progress: Progress | None = None) -> Tensor:
+    def forward(
+        self, latents: Tensor, iterations: int | None = None, progress: Progress | None = None
+    ) -> Tensor:
         """Predict the weights (B, N, D) for latents (B, C, T, H, W), scaled as the backbone scales them.
 
         `iterations` overrides the number of refinements (at least 1). `progress(done, total)` is called after each

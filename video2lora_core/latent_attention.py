@@ -48,7 +48,9 @@ def attend(queries: Tensor, context: Tensor) -> Tensor:
     ).squeeze(1)
 
 
-def folded_cross_attention(tokens: Tensor, context: Tensor, query: Tensor, out: Tensor, bias: Tensor) -> Tensor:
+def folded_cross_attention(
+    tokens: Tensor, context: Tensor, query: Tensor, out: Tensor, bias: Tensor
+) -> Tensor:
     """Cross-attention of tokens (B, N, D) over the padded context (B, L, C'') through folded maps: (B, N, D)."""
     batch, count, _ = tokens.shape
     channels = context.shape[-1]

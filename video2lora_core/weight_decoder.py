@@ -86,7 +86,9 @@ class FoldedBlock:
         self._qkv = torch.cat((own.q.weight, own.k.weight, own.v.weight)).to(dtype)
         self._out = own.out.weight.to(dtype), own.out.bias.to(dtype)
         self._query = fold_query(cross.q.weight.to(dtype), cross.k.weight.to(dtype), feature, heads, channels)
-        self._cross_out = fold_output(cross.v.weight.to(dtype), cross.out.weight.to(dtype), feature, heads, channels)
+        self._cross_out = fold_output(
+            cross.v.weight.to(dtype), cross.out.weight.to(dtype), feature, heads, channels
+        )
         self._cross_bias = cross.out.bias.to(dtype)
         widen, narrow = block.ff.net[0][0], block.ff.net[1]
         self._widen = widen.weight.to(dtype), widen.bias.to(dtype)

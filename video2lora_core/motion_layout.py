@@ -1,0 +1,158 @@
+"""The shape of an AnimateDiff motion module, read from the keys and shapes of its state dict.
+
+Keys look like `down_blocks.0.motion_modules.1.temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.weight`
+(mid block: `mid_block.motion_modules.0. …`). v1, v2 and v3 modules differ in the number of blocks, the presence of
+a mid block and the length of the position tables only, so all of it comes from the tensors.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .errors import Video2LoRAError
+
+HEADS = 8
+_PREFIX = "module."
+_MODULE = re.compile(
+    r"^((?:down_blocks|up_blocks)\.\d+|mid_block)\.motion_modules\.(\d+)\.temporal_transformer\.(.+)$"
+)
+_DEPTH = re.compile(r"^transformer_blocks\.(\d+)\.")
+_ATTENTION = re.compile(r"^transformer_blocks\.\d+\.attention_blocks\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class TransformerLayout:
+    """One temporal transformer: its width, depth, attentions a block, position table rows, feed-forward width."""
+
+    channels: int
+    depth: int = 1
+    attentions: int = 2
+    positions: int = 32
+    feed_forward: int = 0
+
+    @property
+    def inner(self) -> int:
+        """Width inside the feed-forward, 4 * channels unless the tensors say otherwise."""
+        return self.feed_forward or 4 * self.channels
+
+
+@dataclass(frozen=True)
+class MotionLayout:
+    """All temporal transformers of a motion module by block; `mid` is empty without a mid block."""
+
+    down: tuple[tuple[TransformerLayout, ...], ...]
+    up: tuple[tuple[TransformerLayout, ...], ...]
+    mid: tuple[TransformerLayout, ...] = ()
+
+    @classmethod
+    def symmetric(
+        cls,
+        channels: Sequence[int],
+        *,
+        down_modules: int = 2,
+        up_modules: int = 3,
+        mid_block: bool = False,
+        depth: int = 1,
+        attentions: int = 2,
+        positions: int = 32,
+    ) -> "MotionLayout":
+        """The layout for a UNet with these `channels` per down block, the up blocks being their mirror image."""
+
+        def block(width: int, count: int) -> tuple[TransformerLayout, ...]:
+            return (TransformerLayout(width, depth, attentions, positions),) * count
+
+        return cls(
+            down=tuple(block(width, down_modules) for width in channels),
+            up=tuple(block(width, up_modules) for width in reversed(channels)),
+            mid=block(channels[-1], 1) if mid_block else (),
+        )
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Tensor]) -> "MotionLayout":
+        """Read the layout from tensors named without a `module.` prefix.
+
+        Raises Video2LoRAError naming the key when one is foreign, missing, or has an impossible shape.
+        """
+        groups: dict[str, dict[int, dict[str, Tensor]]] = {}
+        for key, tensor in tensors.items():
+            match = _MODULE.match(key)
+            if match is None:
+                raise Video2LoRAError(
+                    f"The tensor {key} does not belong to an AnimateDiff motion module; choose a motion module file."
+                )
+            block, index, rest = match.groups()
+            groups.setdefault(block, {}).setdefault(int(index), {})[rest] = tensor
+        if not groups:
+            raise Video2LoRAError(
+                "The file holds no motion module tensors; choose an AnimateDiff motion module."
+            )
+        layouts = {
+            block: tuple(
+                _read_transformer(f"{block}.motion_modules.{index}.temporal_transformer", modules[index])
+                for index in _counted(modules, f"{block}.motion_modules")
+            )
+            for block, modules in groups.items()
+        }
+        return cls(
+            down=_in_order(layouts, "down_blocks"),
+            up=_in_order(layouts, "up_blocks"),
+            mid=layouts.get("mid_block", ()),
+        )
+
+
+def strip_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with a leading `module.` (left by data-parallel training) removed from every key that has it."""
+    return {key.removeprefix(_PREFIX): tensor for key, tensor in tensors.items()}
+
+
+def _counted(found: Mapping[int, object] | set[int], where: str) -> range:
+    """0..n-1 when exactly these numbers were found, else an error naming the missing one."""
+    expected = range(max(found) + 1)
+    for number in expected:
+        if number not in found:
+            raise Video2LoRAError(
+                f"The motion module lacks {where}.{number}; the file is incomplete, get it again."
+            )
+    return expected
+
+
+def _in_order(
+    layouts: Mapping[str, tuple[TransformerLayout, ...]], kind: str
+) -> tuple[tuple[TransformerLayout, ...], ...]:
+    numbers = {int(block.split(".")[1]) for block in layouts if block.startswith(kind)}
+    if not numbers:
+        raise Video2LoRAError(f"The motion module has no {kind}; the file is incomplete, get it again.")
+    return tuple(layouts[f"{kind}.{number}"] for number in _counted(numbers, kind))
+
+
+def _read_transformer(name: str, tensors: Mapping[str, Tensor]) -> TransformerLayout:
+    def shape(rest: str, dimensions: int) -> tuple[int, ...]:
+        if rest not in tensors:
+            raise Video2LoRAError(
+                f"The motion module lacks {name}.{rest}; the file is incomplete, get it again."
+            )
+        found = tuple(tensors[rest].shape)
+        if len(found) != dimensions or 0 in found:
+            raise Video2LoRAError(
+                f"{name}.{rest} has the shape {found}; a tensor with {dimensions} dimensions was expected."
+            )
+        return found
+
+    channels = shape("norm.weight", 1)[0]
+    if channels % HEADS:
+        raise Video2LoRAError(
+            f"{name}.norm.weight has {channels} channels; motion modules have {HEADS} heads, so it must be a multiple."
+        )
+    depths = {int(match[1]) for match in map(_DEPTH.match, tensors) if match}
+    attentions = {int(match[1]) for match in map(_ATTENTION.match, tensors) if match}
+    if not depths or not attentions:
+        raise Video2LoRAError(f"The motion module lacks {name}.transformer_blocks; the file is incomplete.")
+    return TransformerLayout(
+        channels=channels,
+        depth=len(_counted(depths, f"{name}.transformer_blocks")),
+        attentions=len(_counted(attentions, f"{name}.transformer_blocks.0.attention_blocks")),
+        positions=shape("transformer_blocks.0.attention_blocks.0.pos_encoder.pe", 3)[1],
+        feed_forward=shape("transformer_blocks.0.ff.net.2.weight", 2)[1],
+    )
