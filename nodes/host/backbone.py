@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.clip_model
 import comfy.model_base
@@ -27,6 +27,7 @@ import comfy.utils
 import torch
 
 from ...video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.file_kinds import FileKind
 from .weights_file import read_weights
 
 UNET_PREFIX = "model.diffusion_model."
@@ -78,7 +79,7 @@ class BackboneFacts:
 class AnyWidthSD15(comfy.supported_models.SD15):
     """The host's SD1.5 without its fixed width. Stays a plain BaseModel, which ADE takes for SD1.5."""
 
-    unet_config: dict[str, Any] = {}
+    unet_config: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, unet_config: dict[str, Any], facts: BackboneFacts):
         super().__init__(unet_config)
@@ -109,7 +110,7 @@ class AnyWidthClipModel(comfy.sd1_clip.SD1ClipModel):
 
 
 def load_small_checkpoint(
-    path: str, embedding_directory: list[str] | None = None
+    path: str | os.PathLike, embedding_directory: list[str] | None = None
 ) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """Load one safetensors file in the layout of an SD1.5 checkpoint, at any width, as MODEL, CLIP, VAE.
 
@@ -117,7 +118,7 @@ def load_small_checkpoint(
     Raises Video2LoRAError when the file is of another kind, incomplete, or of an impossible shape.
     """
     name = os.path.basename(path)
-    tensors, metadata = read_weights(path, "checkpoint")
+    tensors, metadata = read_weights(path, FileKind.CHECKPOINT)
     facts = BackboneFacts.from_metadata(metadata, name)
     require_parts(tensors, name)
     model = load_unet(tensors, facts, name)
@@ -137,7 +138,7 @@ def require_parts(tensors: Mapping[str, torch.Tensor], name: str) -> None:
         missing.append("a VAE")
     if missing:
         raise Video2LoRAError(
-            f"'{name}' is not an SD1.5-family checkpoint: it has no {' and no '.join(p[2:] for p in missing)}; "
+            f"'{name}' is not an SD1.5-family checkpoint: it lacks {' and '.join(missing)}; "
             "choose a full checkpoint, or load its parts with ComfyUI's own loaders."
         )
 
@@ -151,7 +152,8 @@ def load_unet(
         unet_config = comfy.model_detection.detect_unet_config(state, UNET_PREFIX)
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise Video2LoRAError(
-            f"The UNet in '{name}' is not laid out as SD1.5's ({error} is missing); use an SD1.5-family checkpoint."
+            f"The UNet in '{name}' is not laid out as SD1.5's ({error} is missing); "
+            "use an SD1.5-family checkpoint."
         ) from error
     width, context_width = unet_config["model_channels"], unet_config["context_dim"]
     clip_width = state[f"{CLIP_PREFIX}transformer.text_model.embeddings.token_embedding.weight"].shape[1]
@@ -200,8 +202,8 @@ def text_config(tensors: Mapping[str, torch.Tensor], facts: BackboneFacts, name:
     heads = facts.clip_heads or (SD15_CLIP_HEADS if width == SD15_CLIP_WIDTH else max(1, width // 64))
     if layers < 1 or width % heads:
         raise Video2LoRAError(
-            f"The CLIP in '{name}' has {layers} layers of width {width} and {heads} heads; it needs at least one "
-            "layer and a width that the heads divide (metadata entry clip_heads)."
+            f"The CLIP in '{name}' has {layers} layers of width {width} and {heads} heads; it needs at "
+            "least one layer and a width that the heads divide (metadata entry clip_heads)."
         )
     if facts.context_tokens > positions:
         raise Video2LoRAError(
@@ -225,7 +227,10 @@ def load_clip(
     name: str,
     embedding_directory: list[str] | None = None,
 ) -> comfy.sd.CLIP:
-    """Build the text encoder from the tensors under `cond_stage_model.`; prompts are padded to context_tokens."""
+    """Build the text encoder from the tensors under `cond_stage_model.`.
+
+    Prompts are padded to context_tokens, and longer ones go in chunks of that many, as at the host's 77.
+    """
     state = {
         "clip_l." + key[len(CLIP_PREFIX) :]: value
         for key, value in tensors.items()
@@ -273,9 +278,9 @@ def require_same_layout(
     part: str,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Raise Video2LoRAError when `state` lacks or misshapes a weight of `module`; the host would only log it."""
+    """Raise Video2LoRAError when `state` lacks or misshapes a weight of `module`; the host only logs it."""
     for key, weight in module.state_dict().items():
-        if key.endswith(optional) and optional and key not in state:
+        if key not in state and optional and key.endswith(optional):
             continue
         if key not in state:
             raise Video2LoRAError(

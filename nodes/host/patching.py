@@ -1,0 +1,208 @@
+"""Patching a MODEL with an adaptive LoRA: the UNet's Linears and its motion modules', or nothing at all.
+
+Everything is checked before the first patch: the host drops unknown keys and mishandles wrong shapes without
+a word. The low-rank factors go to the host's own patcher, so that adaptive LoRAs stack with each other and
+with *Load LoRA*, and the host keeps the originals.
+
+AnimateDiff may be attached after the LoRA. The temporal part is therefore remembered on the MODEL, and given
+to every motion module that has not had it yet when one is attached by our own loader, or at the latest when
+sampling begins.
+"""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import comfy.weight_adapter
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+
+from ...video2lora_core.adaptive_lora import AdaptiveLoRA
+from ...video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.targets import SPATIAL, TEMPORAL, LayerTarget
+from .animatediff import clone_model, keep_block_settings, motion_patchers
+from .patch_report import GroupReport, PatchReport
+from .target_layers import UNET_PREFIX, backbone_family, linear_weights, require_layers, unet_weights
+
+PATCH_KEY = "video2lora_motion_patches"
+
+Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+
+_weight_norms: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, torch.Tensor]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+@dataclass(frozen=True)
+class MotionPatch:
+    """The temporal part of one applied LoRA, for motion modules attached now or later.
+
+    factors: target name -> (up (out, rank), down (rank, in)), alpha/rank folded into up.
+    """
+
+    identity: str
+    targets: tuple[LayerTarget, ...]
+    factors: Factors
+    strength: float
+
+
+def apply_adaptive_lora(
+    model: ModelPatcher, lora: AdaptiveLoRA, spatial_strength: float = 1.0, motion_strength: float = 1.0
+) -> tuple[ModelPatcher, PatchReport]:
+    """A clone of MODEL patched with W + strength · (alpha / rank) · B · A, and a report.
+
+    MODEL stays as it is. A strength of 0 leaves its group alone. With no motion module attached, the temporal part waits for one.
+    Raises Video2LoRAError, and patches nothing, when MODEL is of another backbone family, or when a layer
+    of the LoRA is missing or of another shape.
+    """
+    family = backbone_family(model)
+    if lora.model.config.backbone != family:
+        raise Video2LoRAError(
+            f"This LoRA was predicted for the backbone family '{lora.model.config.backbone}' and the MODEL "
+            f"is '{family}'; use a hypernetwork trained for this family."
+        )
+    factors = lora.factors()
+    targets = {group: [t for t in lora.model.targets if t.group == group] for group in (SPATIAL, TEMPORAL)}
+    wanted = {
+        SPATIAL: targets[SPATIAL] if spatial_strength else [],
+        TEMPORAL: targets[TEMPORAL] if motion_strength else [],
+    }
+    motion_patch = MotionPatch(uuid.uuid4().hex, tuple(wanted[TEMPORAL]), factors, motion_strength)
+    weights = unet_weights(model)
+    if wanted[SPATIAL]:
+        require_layers(
+            wanted[SPATIAL],
+            weights,
+            "this MODEL's UNet",
+            "The hypernetwork was trained for a backbone of another size; use the checkpoint it belongs to.",
+        )
+    attached = list(motion_patchers(model))
+    for _, _, patcher in attached:
+        require_motion_layers(patcher, motion_patch)
+
+    patched = clone_model(model)
+    norms = []
+    if wanted[SPATIAL]:
+        add_factors(patched, wanted[SPATIAL], factors, spatial_strength, UNET_PREFIX)
+        norms += relative_norms(model.model, wanted[SPATIAL], factors, weights, spatial_strength)
+    if wanted[TEMPORAL]:
+        remember_motion_patch(patched, motion_patch)
+        settle_motion_patches(patched)
+        for _, _, patcher in attached[:1]:
+            norms += relative_norms(
+                patcher.model, wanted[TEMPORAL], factors, linear_weights(patcher), motion_strength
+            )
+    waiting = bool(wanted[TEMPORAL]) and not attached
+    counts = {SPATIAL: len(wanted[SPATIAL]), TEMPORAL: 0 if waiting else len(wanted[TEMPORAL])}
+    report = PatchReport(
+        groups=tuple(
+            GroupReport(group, counts[group], len(targets[group]), waiting=waiting and group == TEMPORAL)
+            for group in (SPATIAL, TEMPORAL)
+        ),
+        mean_relative_norm=torch.stack(norms).mean().item() if norms else 0.0,
+    )
+    return patched, report
+
+
+def add_factors(
+    patcher: ModelPatcher, targets: list[LayerTarget], factors: Factors, strength: float, prefix: str = ""
+) -> None:
+    """Hand low-rank factors to the host's patcher; raises Video2LoRAError unless it takes every one."""
+    adapters = {}
+    for target in targets:
+        up, down = factors[target.name]
+        adapters[prefix + target.weight_key] = comfy.weight_adapter.LoRAAdapter(
+            set(), (up.detach(), down.detach(), None, None, None, None)
+        )
+    dropped = adapters.keys() - set(patcher.add_patches(adapters, strength))
+    if dropped:
+        raise Video2LoRAError(
+            f"ComfyUI did not take {len(dropped)} of the LoRA's layers, first '{min(dropped)}'; "
+            "this MODEL cannot be patched, load it in another format."
+        )
+
+
+def remember_motion_patch(model: ModelPatcher, patch: MotionPatch) -> None:
+    """Keep the temporal part on MODEL, for motion modules attached later; it survives clones."""
+    model.set_attachments(PATCH_KEY, (*waiting_patches(model), patch))
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, PATCH_KEY)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, PATCH_KEY, settle_before_sampling)
+
+
+def waiting_patches(model: ModelPatcher) -> tuple[MotionPatch, ...]:
+    """The temporal parts of all adaptive LoRAs that were applied to MODEL."""
+    return model.get_attachment(PATCH_KEY) or ()
+
+
+def settle_motion_patches(model: ModelPatcher) -> int:
+    """Give every attached motion module the temporal parts that it has not had; returns the modules' number.
+
+    Motion modules may be shared between MODELs (AnimateDiff-Evolved does it): one is cloned before it is
+    patched. Raises Video2LoRAError when a layer is missing or of another shape.
+    """
+    attached = list(motion_patchers(model))
+    for key, index, patcher in attached:
+        settled = patcher.get_attachment(PATCH_KEY) or frozenset()
+        pending = [patch for patch in waiting_patches(model) if patch.identity not in settled]
+        if not pending:
+            continue
+        for patch in pending:
+            require_motion_layers(patcher, patch)
+        own = patcher.clone()
+        keep_block_settings(patcher, own)
+        for patch in pending:
+            add_factors(own, list(patch.targets), patch.factors, patch.strength)
+        own.set_attachments(PATCH_KEY, settled | {patch.identity for patch in pending})
+        model.set_additional_models(key, [*model.additional_models[key]])
+        model.additional_models[key][index] = own
+    return len(attached)
+
+
+def settle_before_sampling(executor, *args, **kwargs):
+    """Sampler wrapper: the last moment to find the motion module that a LoRA waits for."""
+    model = executor.class_obj.model_patcher
+    if not settle_motion_patches(model):
+        layers = sum(len(patch.targets) for patch in waiting_patches(model))
+        raise Video2LoRAError(
+            f"The adaptive LoRA has {layers} temporal layers but no AnimateDiff motion module is attached to "
+            "the MODEL; attach one before the sampler, or set motion_strength to 0 on Apply Adaptive LoRA."
+        )
+    return executor(*args, **kwargs)
+
+
+def require_motion_layers(patcher: ModelPatcher, patch: MotionPatch) -> None:
+    """Raise Video2LoRAError unless the motion module has every layer of the temporal part, in its shape."""
+    if patch.targets:
+        require_layers(
+            patch.targets,
+            linear_weights(patcher),
+            "the attached motion module",
+            "The hypernetwork was trained for another motion module (v2 has a mid block, v1 and v3 have "
+            "none); attach the one it was trained for, or set motion_strength to 0.",
+        )
+
+
+def relative_norms(
+    owner: torch.nn.Module,
+    targets: list[LayerTarget],
+    factors: Factors,
+    weights: Mapping[str, torch.Tensor],
+    strength: float,
+) -> list[torch.Tensor]:
+    """‖strength · B · A‖ / ‖W‖ (Frobenius) of every target, without ever forming B · A.
+
+    ‖B A‖² is the sum over BᵀB ∘ A Aᵀ, both rank × rank. The norms of W are kept as long as `owner` lives.
+    """
+    known = _weight_norms.setdefault(owner, {})
+    norms = []
+    for target in targets:
+        if target.weight_key not in known:
+            known[target.weight_key] = torch.linalg.vector_norm(weights[target.weight_key].float()).cpu()
+        up, down = (factor.detach().float() for factor in factors[target.name])
+        squared = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0.0)
+        norms.append(abs(strength) * squared.sqrt().cpu() / known[target.weight_key].clamp(min=1e-12))
+    return norms
