@@ -12,6 +12,7 @@ class LoadVideo2LoRAHypernet(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
+        files = model_folders.list_files(model_folders.HYPERNETS)
         return io.Schema(
             node_id="LoadVideo2LoRAHypernet",
             display_name="Load Video2LoRA Hypernet",
@@ -25,10 +26,11 @@ class LoadVideo2LoRAHypernet(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "aux_name",
-                    options=[model_folders.NO_FILE, *model_folders.list_files(model_folders.HYPERNETS)],
+                    options=[model_folders.NO_FILE, *files],
                     default=model_folders.NO_FILE,
-                    tooltip="Only for the authors' pair of files: the LiLoRA file with the auxiliary matrices "
-                    "that belongs to the hypernetwork. Leave 'none' for a Video2LoRA checkpoint of one file.",
+                    tooltip="Only for the authors' pair of files: the LiLoRA file with the auxiliary "
+                    "matrices that belongs to the hypernetwork. Leave 'none' for a Video2LoRA checkpoint, "
+                    "which is one file.",
                 ),
             ],
             outputs=[

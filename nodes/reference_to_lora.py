@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..video2lora_core.reference_clip import ClipChoice
 from .host.prediction import predict_from_reference
 from .host.reference_video import read_reference
 from .io_types import AdaptiveLoRAType, Hypernet
@@ -30,14 +31,14 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                 Hypernet.Input("hypernet", tooltip="The hypernetwork from Load Video2LoRA Hypernet."),
                 io.Vae.Input(
                     "vae",
-                    tooltip="The VAE of the model that will be patched: its number of latent channels must be "
-                    "the one the hypernetwork was trained with.",
+                    tooltip="The VAE of the model that will be patched: its number of latent channels must "
+                    "be the one the hypernetwork was trained with.",
                 ),
                 io.Image.Input(
                     "frames",
                     optional=True,
-                    tooltip="The reference clip as an image batch in time order. An alpha channel is composited "
-                    "on black. Link either frames or video.",
+                    tooltip="The reference clip as an image batch in time order. An alpha channel is "
+                    "composited on black. Link either frames or video.",
                 ),
                 io.Video.Input(
                     "video",
@@ -66,7 +67,8 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     min=1,
                     max=1000,
                     tooltip="The step in frames of the clip: 1 takes every frame, 2 every second one. "
-                    "Choose it so that the frames come at the rate the hypernetwork was trained with (8 per second).",
+                    "Choose it so that the frames come at the rate the hypernetwork was trained with "
+                    "(usually 8 frames per second).",
                 ),
                 io.Int.Input(
                     "longest_side",
@@ -74,8 +76,8 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     min=0,
                     max=MAX_SIDE,
                     step=8,
-                    tooltip="The longer side of the frames the VAE sees, in pixels; the aspect ratio is kept and at "
-                    "most a few pixels are cut so that both sides are multiples of what the VAE takes (8). "
+                    tooltip="The longer side of the frames the VAE sees, in pixels. The aspect ratio is "
+                    "kept; a few pixels are cut so that both sides are multiples of what the VAE takes (8). "
                     "0: the clip's own size, rounded down.",
                 ),
                 io.Int.Input(
@@ -103,8 +105,8 @@ class ReferenceVideoToLoRA(io.ComfyNode):
     ) -> bool | str:
         """Refuse before execution when not exactly one of frames and video is linked.
 
-        The host passes None for a linked input here and leaves an unlinked one out; `hypernet`, always linked,
-        is asked for so that the host has an input to attach the sentence to.
+        The host passes None for a linked input here and leaves an unlinked one out. `hypernet`, which is
+        always linked, is asked for so that the host has an input to attach the sentence to.
         """
         if frames is _UNLINKED and video is _UNLINKED:
             return "Link a reference clip: either an image batch to 'frames' or a video to 'video'."
@@ -126,13 +128,12 @@ class ReferenceVideoToLoRA(io.ComfyNode):
         video: Any = None,
     ) -> io.NodeOutput:
         """Choose and fit the frames, encode them, and predict."""
-        seen = read_reference(
-            frames=frames,
-            video=video,
-            vae=vae,
+        choice = ClipChoice(
             count=frame_count or MAX_FRAMES,
             start=start,
             stride=stride,
             longest_side=longest_side,
+            multiple=vae.spacial_compression_encode(),
         )
+        seen = read_reference(frames, video, choice)
         return io.NodeOutput(predict_from_reference(hypernet, vae, seen, iterations or None), seen)

@@ -3,40 +3,70 @@
 Frames are float tensors (F, H, W, C) with values in [0, 1]. Nothing here knows where they come from.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from .errors import Video2LoRAError
 
-_PIXELS_AT_ONCE = 1 << 22
+# Bounds the memory for copies while fitting: 16 MB a channel.
+PIXELS_AT_ONCE = 1 << 22
 
 
-def choose_frames(total: int, count: int, start: int = 0, stride: int = 1) -> range:
-    """Return the indices of up to `count` frames from `start`, `stride` apart, of a clip of `total` frames.
+@dataclass(frozen=True)
+class ClipChoice:
+    """Which frames of a clip are taken, and the size they are fitted to.
 
-    Raises:
-        Video2LoRAError: the clip is empty, the first frame lies behind its end, or a number is out of range.
+    count: at most so many frames. start: the first one, from 0. stride: step in frames.
+    longest_side: the longer side in pixels, 0 for the clip's own. multiple: both sides are a multiple of it.
+
+    Raises Video2LoRAError for numbers out of range.
     """
-    if total < 1:
-        raise Video2LoRAError("The reference clip has no frames: give a clip of at least one frame.")
-    if count < 1 or stride < 1 or start < 0:
-        raise Video2LoRAError(
-            f"Frames can not be chosen with count {count}, start {start}, stride {stride}: "
-            "count and stride start at 1, start at 0."
-        )
-    if start >= total:
-        raise Video2LoRAError(
-            f"The reference clip has {total} frames, numbered from 0, so it can not start at frame {start}: "
-            f"choose a start of at most {total - 1}."
-        )
-    return range(start, total, stride)[:count]
+
+    count: int
+    start: int = 0
+    stride: int = 1
+    longest_side: int = 0
+    multiple: int = 8
+
+    def __post_init__(self) -> None:
+        least = {"count": 1, "start": 0, "stride": 1, "longest_side": 0, "multiple": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise Video2LoRAError(
+                    f"The reference clip's {name} is {getattr(self, name)}; it must be at least {value}."
+                )
+
+    def indices(self, total: int) -> range:
+        """Return the indices of the frames taken from a clip of `total` frames; a short clip gives fewer.
+
+        Raises Video2LoRAError when the clip is empty or ends before the first frame.
+        """
+        if total < 1:
+            raise Video2LoRAError("The reference clip has no frames: give a clip of at least one frame.")
+        if self.start >= total:
+            raise Video2LoRAError(
+                f"The reference clip has {total} frames, numbered from 0, so it can not start at frame "
+                f"{self.start}: choose a start of at most {total - 1}."
+            )
+        return range(self.start, total, self.stride)[: self.count]
+
+    def take(self, frames: Tensor) -> Tensor:
+        """Take and fit the chosen frames of a clip (F, H, W, C) in [0, 1]: (f, h, w, 3), float32.
+
+        Raises Video2LoRAError as `indices` and `fit_frames` do.
+        """
+        check_frames(frames)
+        chosen = self.indices(frames.shape[0])
+        return fit_frames(frames[chosen.start : chosen.stop : chosen.step], self.longest_side, self.multiple)
 
 
 def fitted_size(width: int, height: int, longest_side: int, multiple: int = 8) -> tuple[int, int]:
     """Return the size (width, height) in pixels that a frame is fitted to.
 
-    The longer side becomes `longest_side` (0: stays as it is) and the other follows the aspect ratio; both are
-    then rounded down to a multiple of `multiple`, at least one of it.
+    The longer side becomes `longest_side` (0: stays as it is) and the other follows the aspect ratio; both
+    are then rounded down to a multiple of `multiple`, at least one of it.
     """
     scale = longest_side / max(width, height) if longest_side else 1.0
 
@@ -49,9 +79,9 @@ def fitted_size(width: int, height: int, longest_side: int, multiple: int = 8) -
 def fit_frames(frames: Tensor, longest_side: int, multiple: int = 8) -> Tensor:
     """Bring frames (F, H, W, C) in [0, 1] to RGB at the size of `fitted_size`: (F, h, w, 3), float32.
 
-    The frames are scaled to cover the size (bilinear, antialiased), then cut evenly at both sides, so that the
-    aspect ratio is kept. Grey becomes RGB; an alpha channel (of 2 or 4 channels) is composited on black. Values
-    outside [0, 1] are clamped. Works through the frames in pieces of bounded size.
+    The frames are scaled to cover the size (bilinear, antialiased), then cut evenly at both sides, so that
+    the aspect ratio is kept. Grey becomes RGB; an alpha channel (of 2 or 4 channels) is composited on black.
+    Values outside [0, 1] are clamped. Works through the frames in pieces of bounded size.
 
     Raises:
         Video2LoRAError: not frames, a channel count other than 1 to 4, or values that are not finite.
@@ -59,7 +89,7 @@ def fit_frames(frames: Tensor, longest_side: int, multiple: int = 8) -> Tensor:
     check_frames(frames)
     width, height = fitted_size(frames.shape[2], frames.shape[1], longest_side, multiple)
     fitted = torch.empty((frames.shape[0], height, width, 3), dtype=torch.float32, device=frames.device)
-    step = max(1, _PIXELS_AT_ONCE // (frames.shape[1] * frames.shape[2]))
+    step = max(1, PIXELS_AT_ONCE // (frames.shape[1] * frames.shape[2]))
     for first in range(0, frames.shape[0], step):
         rgb = _rgb(frames[first : first + step].float())
         fitted[first : first + step] = _cover(rgb, width, height)
@@ -67,12 +97,12 @@ def fit_frames(frames: Tensor, longest_side: int, multiple: int = 8) -> Tensor:
 
 
 def check_frames(frames: Tensor) -> None:
-    """Raise Video2LoRAError unless `frames` is a float tensor (F, H, W, C) with F, H, W ≥ 1 and C from 1 to 4."""
+    """Raise Video2LoRAError unless `frames` are floats (F, H, W, C) with F, H, W ≥ 1 and C from 1 to 4."""
     if not isinstance(frames, Tensor) or not frames.is_floating_point() or frames.ndim != 4:
         shape = tuple(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
         raise Video2LoRAError(
-            f"The reference clip must be a batch of images (frames, height, width, channels), but it is {shape}: "
-            "link an IMAGE batch or a VIDEO."
+            "The reference clip must be a batch of images (frames, height, width, channels) of floats, "
+            f"but it is {shape}: link an IMAGE batch or a VIDEO."
         )
     if frames.shape[0] == 0:
         raise Video2LoRAError("The reference clip has no frames: give a clip of at least one frame.")
@@ -83,7 +113,8 @@ def check_frames(frames: Tensor) -> None:
         )
     if frames.shape[3] > 4:
         raise Video2LoRAError(
-            f"The reference clip has {frames.shape[3]} channels: give grey, RGB or RGBA frames (1 to 4 channels)."
+            f"The reference clip has {frames.shape[3]} channels: give grey, RGB or RGBA frames "
+            "(1 to 4 channels)."
         )
 
 

@@ -1,4 +1,4 @@
-"""From a reference clip to an adaptive LoRA on the host: VAE encoding, then the hypernetwork, in its memory."""
+"""From a reference clip to an adaptive LoRA on the host: VAE encoding, then the hypernetwork."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +19,8 @@ NATIVE_RANGE = (-1.0, 1.0)
 # Backbone families whose VAE encodes every frame alone; the others take an image or a video VAE.
 IMAGE_VAE_BACKBONES = ("sd1", "sd2", "sdxl")
 
-# Pixels the VAE gets at once. It is a constant, and not what happens to be free, so that the same clip is always
-# cut in the same pieces and gives the same bits: one frame of 512 × 512, 64 frames of 64 × 64.
+# Pixels the VAE gets at once. It is a constant, and not what happens to be free, so that the same clip is
+# always cut in the same pieces and gives the same bits: one frame of 512 × 512, 64 frames of 64 × 64.
 _PIXELS_AT_ONCE = 512 * 512
 
 _SEED = 0
@@ -31,9 +31,9 @@ _patchers: WeakKeyDictionary[Any, comfy.model_patcher.ModelPatcher] = WeakKeyDic
 def predict_from_reference(model: Any, vae: Any, frames: Tensor, iterations: int | None = None) -> Any:
     """Return the AdaptiveLoRA that `model` (a Video2LoRA) predicts for `frames` (F, H, W, 3) in [0, 1].
 
-    `iterations` overrides how often the hypernetwork refines its prediction. Shows the host's progress bar and
-    honours Interrupt between pieces of the clip and between iterations. The result depends on nothing but the
-    inputs.
+    `iterations` overrides how often the hypernetwork refines its prediction. Shows the host's progress bar
+    and honours Interrupt between pieces of the clip and between iterations. The result depends on nothing but
+    the inputs.
 
     Raises:
         Video2LoRAError: the VAE is not one the hypernetwork was trained for.
@@ -58,19 +58,20 @@ def predict_from_reference(model: Any, vae: Any, frames: Tensor, iterations: int
 
 
 def check_vae(model: Any, vae: Any) -> None:
-    """Raise Video2LoRAError unless the VAE's latents have the form that the Video2LoRA `model` was trained with."""
+    """Raise Video2LoRAError unless the VAE's latents have the form that `model` (a Video2LoRA) reads."""
     config = model.config
     if vae.latent_channels != config.latent_channels:
         raise Video2LoRAError(
             f"The VAE has {vae.latent_channels} latent channels, but this hypernetwork was trained for "
-            f"'{config.backbone}' with {config.latent_channels}: link the VAE of the model it was trained with."
+            f"'{config.backbone}', with {config.latent_channels}: "
+            "link the VAE of the model it was trained for."
         )
     wanted = (2,) if config.backbone in IMAGE_VAE_BACKBONES else (2, 3)
     if vae.latent_dim not in wanted:
         kind = {1: "an audio", 3: "a video"}.get(vae.latent_dim, "another kind of")
         raise Video2LoRAError(
-            f"The VAE is {kind} VAE, but this hypernetwork was trained for '{config.backbone}', whose VAE encodes "
-            "every frame alone: link the VAE of the model it was trained with."
+            f"The VAE is {kind} VAE, but this hypernetwork was trained for '{config.backbone}', whose VAE "
+            "encodes every frame alone: link the VAE of the model it was trained for."
         )
 
 
@@ -80,13 +81,13 @@ def encode_reference(
     reference_range: tuple[float, float] = NATIVE_RANGE,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Encode frames (F, H, W, 3) in [0, 1] with the host's VAE to latents (1, C, T, h, w), not scaled, on the CPU
-    or wherever the host keeps intermediate results.
+    """Encode frames (F, H, W, 3) in [0, 1] with the host's VAE to latents (1, C, T, h, w), not scaled.
 
-    An image VAE gets the clip in pieces of bounded size, `progress(pieces done)` after each one; a video VAE gets
-    it whole. The same frames give the same bits: VAEs of the host return the mode of their distribution, and for
-    one that samples, the random state is seeded for the call. `reference_range` is the range of pixel values the
-    VAE is to see: the host's scaling to another range is undone before.
+    They come on the device where the host keeps intermediate results. An image VAE gets the clip in pieces
+    of bounded size, `progress(pieces done)` after each one; a video VAE gets it whole. The same frames give
+    the same bits: the host's VAEs return the mode of their distribution, and for one that samples, the random
+    state is seeded for the call. `reference_range` is the range of pixel values the VAE is to see: the host's
+    scaling to another range is undone before.
     """
     pixels = _to_reference_range(vae, frames, reference_range)
     pieces = _pieces(frames) if vae.latent_dim == 2 else [slice(None)]
@@ -104,8 +105,8 @@ def encode_reference(
 def load_hypernet(model: Any, latents: Tensor) -> torch.device:
     """Let the host load the hypernetwork of a Video2LoRA on its device, and return that device.
 
-    It is loaded whole, and its weights keep their dtype: it is small, and it computes in float32 by itself. One
-    ModelPatcher serves a model as long as the model lives, so that the host finds it loaded the next time.
+    It is loaded whole, and its weights keep their dtype: it is small, and it computes in float32 by itself.
+    One ModelPatcher serves a model as long as the model lives, so that the host finds it loaded next time.
     """
     patcher = _patchers.get(model)
     if patcher is None:

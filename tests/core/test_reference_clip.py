@@ -1,0 +1,123 @@
+"""Choosing and fitting the frames of a reference clip."""
+
+import pytest
+import torch
+
+from video2lora_core.errors import Video2LoRAError
+from video2lora_core.reference_clip import ClipChoice, fit_frames, fitted_size
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "start", "stride", "expected"),
+    [
+        (10, 4, 0, 1, [0, 1, 2, 3]),
+        (10, 4, 3, 2, [3, 5, 7, 9]),
+        (10, 100, 0, 3, [0, 3, 6, 9]),
+        (10, 4, 9, 5, [9]),
+        (1, 16, 0, 1, [0]),
+    ],
+)
+def test_frames_are_chosen_by_count_start_and_stride(total, count, start, stride, expected):
+    frames = torch.arange(total).float().div(100)[:, None, None, None].expand(total, 8, 8, 3)
+    taken = ClipChoice(count=count, start=start, stride=stride).take(frames)
+    assert taken[:, 0, 0, 0].mul(100).round().int().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "longest", "expected"),
+    [
+        (512, 512, 0, (512, 512)),
+        (65, 71, 0, (64, 64)),
+        (1920, 1080, 512, (512, 288)),
+        (1080, 1920, 512, (288, 512)),
+        (64, 36, 64, (64, 32)),
+        (3, 1000, 0, (8, 1000)),
+        (1, 1, 0, (8, 8)),
+        (100, 100, 50, (48, 48)),
+        (640, 480, 320, (320, 240)),
+    ],
+)
+def test_sizes_keep_the_aspect_ratio_and_are_multiples_of_eight(width, height, longest, expected):
+    assert fitted_size(width, height, longest) == expected
+
+
+def test_frames_that_fit_already_pass_through_bit_for_bit():
+    frames = torch.rand(3, 16, 24, 3)
+    assert torch.equal(fit_frames(frames, 0), frames)
+
+
+def test_an_odd_size_is_scaled_and_cut_at_both_sides():
+    ramp = torch.linspace(0, 1, 37)[None, None, :, None].expand(2, 19, 37, 3)
+    fitted = fit_frames(ramp, 0)
+    assert fitted.shape == (2, 16, 32, 3)
+    row = fitted[0, 8, :, 0]
+    assert torch.all(row.diff() > 0)
+    # What is cut off at the left is as wide as what is cut off at the right.
+    assert row[0] + row[-1] == pytest.approx(1.0, abs=0.02)
+
+
+def test_scaling_down_does_not_alias():
+    checker = (torch.arange(128)[:, None] + torch.arange(128)[None, :]).remainder(2).float()
+    fitted = fit_frames(checker[None, :, :, None].expand(1, 128, 128, 3), 16)
+    assert fitted.shape == (1, 16, 16, 3)
+    assert (fitted - 0.5).abs().max() < 0.05
+
+
+def test_scaling_up_stays_in_range_and_keeps_flat_colour():
+    frames = torch.full((1, 8, 8, 3), 0.25)
+    fitted = fit_frames(frames, 40)
+    assert fitted.shape == (1, 40, 40, 3)
+    assert torch.allclose(fitted, torch.tensor(0.25), atol=1e-6)
+
+
+def test_alpha_is_composited_on_black_and_grey_becomes_rgb():
+    rgba = torch.ones(1, 8, 8, 4)
+    rgba[..., 3] = 0.5
+    assert torch.equal(fit_frames(rgba, 0), torch.full((1, 8, 8, 3), 0.5))
+    hidden = torch.cat([torch.rand(1, 8, 8, 3), torch.zeros(1, 8, 8, 1)], dim=-1)
+    assert torch.equal(fit_frames(hidden, 0), torch.zeros(1, 8, 8, 3))
+    grey = torch.full((1, 8, 8, 1), 0.25)
+    assert torch.equal(fit_frames(grey, 0), torch.full((1, 8, 8, 3), 0.25))
+
+
+def test_values_out_of_range_are_clamped_and_half_precision_is_read():
+    frames = torch.tensor([-0.5, 1.5]).half()[:, None, None, None].expand(2, 8, 8, 3)
+    fitted = fit_frames(frames, 0)
+    assert fitted.dtype == torch.float32
+    assert fitted[0].max() == 0.0 and fitted[1].min() == 1.0
+
+
+def test_a_long_clip_is_fitted_in_pieces_with_the_same_result(monkeypatch):
+    frames = torch.rand(5, 20, 20, 3)
+    at_once = fit_frames(frames, 16)
+    monkeypatch.setattr("video2lora_core.reference_clip.PIXELS_AT_ONCE", 800)
+    assert torch.allclose(fit_frames(frames, 16), at_once, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        (torch.zeros(0, 8, 8, 3), "no frames"),
+        (torch.zeros(2, 0, 8, 3), "empty"),
+        (torch.zeros(2, 8, 8, 5), "5 channels"),
+        (torch.zeros(2, 8, 8), "batch of images"),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "floats"),
+        (torch.full((1, 8, 8, 3), float("nan")), "not finite"),
+        (torch.full((1, 8, 8, 3), float("inf")), "not finite"),
+        (None, "link an IMAGE batch"),
+    ],
+)
+def test_a_clip_that_can_not_be_read_is_refused_with_a_sentence(frames, said):
+    with pytest.raises(Video2LoRAError, match=said):
+        ClipChoice(count=4).take(frames)
+
+
+def test_a_start_behind_the_end_names_the_last_frame():
+    with pytest.raises(Video2LoRAError, match="at most 4"):
+        ClipChoice(count=1, start=5).indices(5)
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 1, "start": -1}, {"count": 1, "stride": 0}])
+def test_numbers_out_of_range_are_refused(wrong):
+    with pytest.raises(Video2LoRAError, match="must be at least"):
+        ClipChoice(**wrong)
