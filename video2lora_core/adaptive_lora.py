@@ -1,0 +1,194 @@
+"""One reference's prediction: the small vectors, and the LoRA factors they expand to."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .auxiliary import AuxiliaryMatrices
+from .compact_lora import CompactLoRA, read_compact, write_compact
+from .config import Video2LoRAConfig
+from .errors import Video2LoRAError
+from .lora_export import write_export
+from .targets import LayerTarget
+
+
+class PredictingModel(Protocol):
+    """What an adaptive LoRA needs of the Video2LoRA that predicted it."""
+
+    config: Video2LoRAConfig
+    targets: tuple[LayerTarget, ...]
+    auxiliary: AuxiliaryMatrices
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash over the model's tensors."""
+        ...
+
+
+class AdaptiveLoRA:
+    """Predicted weights together with the model that expands them; treat it as immutable.
+
+    weights: (N, D) for one prediction, or (K, N, D) for a blend of K; float32 on the CPU.
+    coefficients: one factor per prediction, (1.0,) for a plain one.
+    name: shown to people. created: ISO time. source: facts about the reference clip, plain JSON.
+    model: the Video2LoRA it belongs to. fingerprint: that model's, taken when this object was made.
+
+    Raises Video2LoRAError when the weights do not fit the model or are not finite.
+    """
+
+    def __init__(
+        self,
+        model: PredictingModel,
+        weights: Tensor,
+        *,
+        coefficients: Sequence[float] | None = None,
+        name: str = "",
+        created: str | None = None,
+        source: Mapping | None = None,
+    ) -> None:
+        weights = weights.detach().to("cpu", torch.float32, copy=True)
+        config = model.config
+        layer_shape = (len(model.targets), config.rank * (config.down_dim + config.up_dim))
+        if weights.ndim not in (2, 3) or weights.shape[-2:] != layer_shape or weights.shape[0] == 0:
+            raise Video2LoRAError(
+                f"The predicted weights have the shape {tuple(weights.shape)} but this checkpoint needs {layer_shape}; "
+                "use the checkpoint that predicted them."
+            )
+        count = weights.shape[0] if weights.ndim == 3 else 1
+        self.coefficients = (
+            (1.0,) * count if coefficients is None else tuple(float(value) for value in coefficients)
+        )
+        if len(self.coefficients) != count:
+            raise Video2LoRAError(
+                f"A blend of {count} adaptive LoRAs needs {count} weights; give one for each."
+            )
+        if not bool(weights.isfinite().all()) or not bool(torch.tensor(self.coefficients).isfinite().all()):
+            raise Video2LoRAError(
+                "The adaptive LoRA has values that are not finite; the checkpoint or the reference video is damaged, "
+                "use another one."
+            )
+        self.model = model
+        self.weights = weights
+        self.name = name
+        self.created = created or datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.source = dict(source or {})
+        self.fingerprint = model.fingerprint
+
+    @property
+    def rank(self) -> int:
+        """Rank of the expanded factors: the model's rank times the number of blended predictions."""
+        return self.model.config.rank * len(self.coefficients)
+
+    @property
+    def targets(self) -> tuple[LayerTarget, ...]:
+        """The layers this LoRA changes, in order."""
+        return self.model.targets
+
+    def described(self, name: str | None = None, source: Mapping | None = None) -> "AdaptiveLoRA":
+        """The same LoRA under another name or with facts about its reference clip."""
+        return AdaptiveLoRA(
+            self.model,
+            self.weights,
+            coefficients=self.coefficients,
+            name=self.name if name is None else name,
+            created=self.created,
+            source=self.source if source is None else source,
+        )
+
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Target name -> (up (out, rank), down (rank, in)), float32 on the CPU, alpha / rank folded into up.
+
+        The change of a layer at strength 1 is up @ down.
+        """
+        return {target.name: self._expand(index) for index, target in enumerate(self.model.targets)}
+
+    def factors_of(self, name: str) -> tuple[Tensor, Tensor]:
+        """The factors (up (out, rank), down (rank, in)) of one target.
+
+        Raises Video2LoRAError for a layer that is not a target.
+        """
+        for index, target in enumerate(self.model.targets):
+            if target.name == name:
+                return self._expand(index)
+        raise Video2LoRAError(
+            f"The layer {name} is not among this checkpoint's targets; choose one of those."
+        )
+
+    def delta(self, name: str) -> Tensor:
+        """The dense change (out, in) of one target at strength 1, float32. Raises like `factors_of`."""
+        up, down = self.factors_of(name)
+        return up @ down
+
+    @torch.no_grad()
+    def _expand(self, index: int) -> tuple[Tensor, Tensor]:
+        config = self.model.config
+        layer = self.model.auxiliary.layers[index]
+        vectors = self.weights.reshape(-1, *self.weights.shape[-2:])[:, index].to(layer.down.device)
+        up, down = layer.factors(vectors)
+        scales = torch.tensor(self.coefficients, device=up.device) * (config.alpha / config.rank)
+        up = (up * scales[:, None, None]).permute(1, 0, 2).flatten(1)
+        return up.cpu(), down.flatten(0, 1).cpu()
+
+    def save(self, path: str | os.PathLike, dtype: torch.dtype = torch.float16) -> None:
+        """Write the compact file: the predicted vectors only, in `dtype`, and the model's fingerprint.
+
+        Raises Video2LoRAError when the file cannot be written.
+        """
+        write_compact(
+            path,
+            CompactLoRA(
+                self.fingerprint, self.weights, self.coefficients, self.name, self.created, self.source
+            ),
+            dtype,
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, model: PredictingModel) -> "AdaptiveLoRA":
+        """Read a compact file written by `save`, to be expanded by the model that predicted it.
+
+        Raises Video2LoRAError for other files and for a model whose fingerprint differs, naming both.
+        """
+        stored = read_compact(path)
+        if stored.fingerprint != model.fingerprint:
+            raise Video2LoRAError(
+                f"{os.path.basename(path)} was predicted by the checkpoint with fingerprint {stored.fingerprint[:12]}, "
+                f"but the loaded one has {model.fingerprint[:12]}; load the checkpoint that predicted it."
+            )
+        return cls(
+            model,
+            stored.weights,
+            coefficients=stored.coefficients,
+            name=stored.name,
+            created=stored.created,
+            source=stored.source,
+        )
+
+    def export(
+        self,
+        path: str | os.PathLike,
+        format: str,
+        groups: Collection[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Write dense factors for other programs.
+
+        format: "comfyui", "kohya", "diffusers" or "animatediff-motion". groups: only these groups of layers
+        ("spatial", "temporal"); None means all of them, which not every format can carry.
+
+        Raises Video2LoRAError for an unknown format, for layers the format has no name for, and for failed writes.
+        """
+        write_export(
+            path,
+            format,
+            self.targets,
+            self.factors_of,
+            rank=self.rank,
+            name=self.name,
+            backbone=self.model.config.backbone,
+            groups=groups,
+            dtype=dtype,
+        )

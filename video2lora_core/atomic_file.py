@@ -1,0 +1,74 @@
+"""Writing a file so that a crash, a full disk or a cancel leaves either the old file or the new one."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import Video2LoRAError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`; on success it is flushed to disk and renamed to `path`.
+
+    On any exception, Interrupt included, the temporary file is removed and `path` stays as it was.
+    Raises Video2LoRAError when the folder is missing or cannot be written to, or the disk is full.
+    """
+    target = Path(path)
+    if not target.name or target.is_dir():
+        raise Video2LoRAError(f"{target} is a folder; give the name of a file to write.")
+    if not target.parent.is_dir():
+        raise Video2LoRAError(f"The folder {target.parent} does not exist; create it or choose another one.")
+    temporary = target.with_name(f".video2lora-{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Video2LoRAError(
+            f"{target} could not be written ({reason}); free some space or choose another folder."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable; systems without folder handles (Windows) do without."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_safetensors(
+    path: str | os.PathLike,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    save: Callable[..., None] = save_file,
+) -> None:
+    """Write a safetensors file atomically; tensors may be views or on any device.
+
+    Raises Video2LoRAError when it cannot be written, and for non-finite values, naming the tensor.
+    """
+    plain = {}
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise Video2LoRAError(
+                f"{path} was not written: the tensor {name} holds values that are not finite in "
+                f"{str(tensor.dtype).removeprefix('torch.')}; save in a wider type or check the training run."
+            )
+        plain[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    with replacing(path) as temporary:
+        save(plain, temporary, metadata=dict(metadata))

@@ -1,0 +1,100 @@
+"""The compact file of one adaptive LoRA: predicted vectors and the fingerprint of the model that expands them.
+
+One tensor `weights` (N, D), or (K, N, D) for a blend of K with a second tensor `coefficients` (K,); the metadata
+entry `adaptive_lora` is JSON: version, fingerprint, name, created, source.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .atomic_file import write_safetensors
+from .config import is_plain_json
+from .errors import Video2LoRAError
+from .file_kinds import COMPACT_KEY, FileKind, file_kind, wrong_kind
+from .safetensors_header import read_header, read_tensors
+
+COMPACT_VERSION = 1
+MAX_TEXT = 100
+MAX_SOURCE_JSON = 900
+_FINGERPRINT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class CompactLoRA:
+    """What the file holds; see AdaptiveLoRA for the fields' meaning."""
+
+    fingerprint: str
+    weights: Tensor
+    coefficients: tuple[float, ...]
+    name: str = ""
+    created: str = ""
+    source: Mapping = field(default_factory=dict)
+
+
+def write_compact(path: str | os.PathLike, lora: CompactLoRA, dtype: torch.dtype = torch.float16) -> None:
+    """Write the file atomically, weights in `dtype`; texts over 100 characters are shortened.
+
+    Raises Video2LoRAError for facts about the source that are not short plain JSON, values that overflow `dtype`,
+    and failed writes.
+    """
+    source = {
+        key: value[:MAX_TEXT] if isinstance(value, str) else value for key, value in lora.source.items()
+    }
+    if not is_plain_json(source) or len(json.dumps(source)) > MAX_SOURCE_JSON:
+        raise Video2LoRAError(
+            f"{path} was not written: the facts about its reference clip are not plain values of at most "
+            f"{MAX_SOURCE_JSON} characters; shorten them."
+        )
+    header = {
+        "version": COMPACT_VERSION,
+        "fingerprint": lora.fingerprint,
+        "name": lora.name[:MAX_TEXT],
+        "created": lora.created,
+        "source": source,
+    }
+    tensors = {"weights": lora.weights.to(dtype)}
+    if lora.weights.ndim == 3:
+        tensors["coefficients"] = torch.tensor(lora.coefficients, dtype=torch.float32)
+    write_safetensors(path, tensors, {COMPACT_KEY: json.dumps(header)})
+
+
+def read_compact(path: str | os.PathLike) -> CompactLoRA:
+    """Read a compact file; weights come back in float32.
+
+    Raises Video2LoRAError for other files, newer versions, damaged metadata and values that are not finite.
+    """
+    header = read_header(path)
+    if file_kind(header) is not FileKind.COMPACT:
+        raise wrong_kind(header, "a saved adaptive LoRA")
+    facts = header.json(COMPACT_KEY)
+    name = header.path.name
+    version = facts.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise Video2LoRAError(f"{name} does not say which version of the format it has; save it again.")
+    if version > COMPACT_VERSION:
+        raise Video2LoRAError(
+            f"{name} was written by a newer version of this pack; update ComfyUI-Video2LoRA."
+        )
+    texts = [facts.get(key, "") for key in ("fingerprint", "name", "created")]
+    source = facts.get("source", {})
+    usable = all(isinstance(text, str) and len(text) <= MAX_TEXT for text in texts)
+    if not usable or not isinstance(source, dict) or not is_plain_json(source):
+        raise Video2LoRAError(f"{name} has facts of the wrong type in its metadata; save it again.")
+    if not _FINGERPRINT.fullmatch(texts[0]):
+        raise Video2LoRAError(
+            f"{name} does not say which checkpoint predicted it; predict and save it again."
+        )
+    shapes = (
+        {"weights": header.tensors["weights"].shape} if "weights" in header.tensors else {"weights": (0, 0)}
+    )
+    if len(shapes["weights"]) == 3:
+        shapes["coefficients"] = shapes["weights"][:1]
+    tensors = read_tensors(header, shapes)
+    coefficients = tensors["coefficients"].tolist() if "coefficients" in tensors else [1.0]
+    return CompactLoRA(texts[0], tensors["weights"], tuple(coefficients), texts[1], texts[2], source)

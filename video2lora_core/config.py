@@ -1,0 +1,195 @@
+"""The settings of a Video2LoRA checkpoint, and their JSON form.
+
+AnimateDiff defaults. A saved adaptive LoRA holds layers * rank * (down_dim + up_dim) fp16 numbers. The paper's
+100/50 gives 50 KB for 168 layers, but 88.8 KB for the 296 spatial and temporal attention layers of SD1.5 with an
+AnimateDiff v2 module. `ANIMATEDIFF_DOWN_DIM` and `ANIMATEDIFF_UP_DIM` (54/26) keep the paper's proportion of about
+2:1 and bring those 296 layers to 47,360 bytes, 50 KB with the header to spare; `compact_size` computes others.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+
+from .context import ContextConfig
+from .errors import Video2LoRAError
+from .light_lora import vector_size
+from .targets import LayerTarget
+
+ANIMATEDIFF_DOWN_DIM = 54
+ANIMATEDIFF_UP_DIM = 26
+MAX_TARGETS = 20_000
+_TARGET_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,300}")
+_LIMITS = {
+    "latent_channels": 1024,
+    "rank": 256,
+    "down_dim": 8192,
+    "up_dim": 8192,
+    "decoder_blocks": 64,
+    "sample_iters": 1000,
+}
+MAX_VECTOR = 16_384
+MAX_FEATURES = 1_000_000
+
+
+def compact_size(num_targets: int, rank: int, down_dim: int, up_dim: int) -> int:
+    """Bytes of the predicted vectors of one adaptive LoRA in fp16, without the file's header (about 0.5 KB)."""
+    return 2 * num_targets * vector_size(rank, down_dim, up_dim)
+
+
+def _number(value: object) -> bool:
+    """Whether the value is a finite number of sane size; whole numbers may be too large for a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 <= value <= 1e9
+
+
+def is_plain_json(value: object, depth: int = 8) -> bool:
+    """Whether a value is made of dictionaries, lists, text, finite numbers, true, false and null, at most `depth` deep."""
+    if value is None or isinstance(value, str | bool):
+        return True
+    if isinstance(value, int | float):
+        return -(2**63) <= value < 2**63
+    if depth == 0:
+        return False
+    if isinstance(value, list | tuple):
+        return all(is_plain_json(item, depth - 1) for item in value)
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and is_plain_json(item, depth - 1) for key, item in value.items()
+    )
+
+
+@dataclass(frozen=True)
+class Video2LoRAConfig:
+    """What a Video2LoRA is apart from its targets and tensors.
+
+    latent_channels: channels C of the backbone's latents.
+    rank, alpha: of the adaptive LoRAs; a prediction is scaled by alpha / rank.
+    down_dim, up_dim: inner sizes of the auxiliary matrices.
+    decoder_blocks, sample_iters: depth and default refinements of the hypernetwork.
+    context: what the hypernetwork reads of the latents. base_weights: a learned constant per layer is added.
+    backbone: the family the targets belong to, such as "sd1" or "cogvideox".
+    latent_scale: what the backbone multiplies VAE latents by before they enter the hypernetwork.
+    reference_range: the range (low, high) of the reference's pixels when the VAE encodes them.
+    training: facts about the training run (steps, data, loss), plain JSON, for people to read.
+
+    Raises Video2LoRAError for values of the wrong type or out of range.
+    """
+
+    latent_channels: int
+    rank: int = 1
+    alpha: float = 1.0
+    down_dim: int = 100
+    up_dim: int = 50
+    decoder_blocks: int = 4
+    sample_iters: int = 4
+    context: ContextConfig = field(default_factory=ContextConfig)
+    base_weights: bool = False
+    backbone: str = "sd1"
+    latent_scale: float = 0.18215
+    reference_range: tuple[float, float] = (-1.0, 1.0)
+    training: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, limit in _LIMITS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
+                raise Video2LoRAError(f"The setting {name} must be a whole number from 1 to {limit}.")
+        if vector_size(self.rank, self.down_dim, self.up_dim) > MAX_VECTOR:
+            raise Video2LoRAError(
+                f"The settings rank, down_dim and up_dim give more than {MAX_VECTOR} values a layer; lower one of them."
+            )
+        for name in ("alpha", "latent_scale"):
+            value = getattr(self, name)
+            if not _number(value) or not 0 < value <= 1e6:
+                raise Video2LoRAError(f"The setting {name} must be a number above 0 and at most a million.")
+            object.__setattr__(self, name, float(value))
+        bounds = self.reference_range
+        if (
+            not isinstance(bounds, Sequence)
+            or len(bounds) != 2
+            or not all(_number(bound) for bound in bounds)
+        ):
+            raise Video2LoRAError("The setting reference_range must be two numbers, low and high.")
+        low, high = map(float, bounds)
+        if not -1e3 <= low < high <= 1e3:
+            raise Video2LoRAError("The setting reference_range must be two numbers, the low one first.")
+        object.__setattr__(self, "reference_range", (low, high))
+        if not isinstance(self.base_weights, bool) or not isinstance(self.context, ContextConfig):
+            raise Video2LoRAError(
+                "The setting base_weights must be true or false, and context a ContextConfig."
+            )
+        if not isinstance(self.backbone, str) or not re.fullmatch(r"[A-Za-z0-9_.\-]{1,64}", self.backbone):
+            raise Video2LoRAError("The setting backbone must be a short name of letters and digits.")
+        if not isinstance(self.training, dict) or not is_plain_json(self.training):
+            raise Video2LoRAError(
+                "The setting training must be a dictionary of plain facts, at most 8 levels deep."
+            )
+
+    def to_dict(self) -> dict:
+        """The settings as plain JSON values; `from_dict` reads them back."""
+        return asdict(self) | {
+            "context": self.context.to_dict(),
+            "reference_range": list(self.reference_range),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "Video2LoRAConfig":
+        """Read what `to_dict` wrote. Raises Video2LoRAError for unknown, missing or unusable values."""
+        known = {item.name for item in fields(cls)}
+        values = dict(values)
+        if "latent_channels" not in values or set(values) - known:
+            raise Video2LoRAError(
+                "The settings lack latent_channels or name one that this version does not know."
+            )
+        if "context" in values:
+            if not isinstance(values["context"], Mapping):
+                raise Video2LoRAError("The setting context must be a dictionary.")
+            try:
+                values["context"] = ContextConfig.from_dict(values["context"])
+            except (TypeError, RecursionError) as error:
+                raise Video2LoRAError("The setting context has values of the wrong type.") from error
+        return cls(**values)
+
+
+def check_targets(targets: Sequence[LayerTarget]) -> tuple[LayerTarget, ...]:
+    """The targets as a tuple, after checking that there are some, with usable, distinct names and sane sizes.
+
+    Raises Video2LoRAError otherwise, naming the layer.
+    """
+    targets = tuple(targets)
+    if not 1 <= len(targets) <= MAX_TARGETS:
+        raise Video2LoRAError(
+            f"There are {len(targets)} target layers; a model needs from 1 to {MAX_TARGETS}."
+        )
+    seen = set()
+    for target in targets:
+        if not _TARGET_NAME.fullmatch(target.name):
+            raise Video2LoRAError(f"The target layer name {ascii(target.name[:120])} is not a module path.")
+        if target.name in seen:
+            raise Video2LoRAError(f"The target layer {target.name} is listed twice; list every layer once.")
+        if max(target.in_features, target.out_features) > MAX_FEATURES:
+            raise Video2LoRAError(
+                f"The target layer {target.name} is larger than any layer this pack can patch."
+            )
+        seen.add(target.name)
+    return targets
+
+
+def targets_to_list(targets: Sequence[LayerTarget]) -> list[list]:
+    """Targets as JSON: [name, in_features, out_features, group] each, in order."""
+    return [[target.name, target.in_features, target.out_features, target.group] for target in targets]
+
+
+def targets_from_list(rows: object) -> tuple[LayerTarget, ...]:
+    """Read what `targets_to_list` wrote. Raises Video2LoRAError for anything else."""
+    if not isinstance(rows, list) or len(rows) > MAX_TARGETS:
+        raise Video2LoRAError("The list of target layers is missing or too long.")
+    for row in rows:
+        if (
+            not isinstance(row, list)
+            or len(row) != 4
+            or not isinstance(row[0], str)
+            or not isinstance(row[3], str)
+        ):
+            raise Video2LoRAError(
+                "The list of target layers has an entry that is not [name, in, out, group]."
+            )
+    return check_targets([LayerTarget(*row) for row in rows])

@@ -1,0 +1,121 @@
+"""Dense LoRA factors in the layouts other programs read.
+
+    comfyui             diffusion_model.<path>.lora_up|lora_down.weight, .alpha    ComfyUI's Load LoRA
+    kohya               lora_unet_<diffusers path with _>.lora_up|lora_down.weight, .alpha    kohya tools, A1111
+    diffusers           unet.<diffusers path>.lora_A|lora_B.weight    diffusers' load_lora_weights (peft)
+    animatediff-motion  <path>_lora.down|up.weight    ADE's Load AnimateDiff LoRA, official motion LoRAs
+
+The factors are final: alpha equals the rank wherever a format has an alpha.
+"""
+
+import os
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from .atomic_file import write_safetensors
+from .diffusers_names import diffusers_motion_path, diffusers_unet_path, infer_res_blocks
+from .errors import Video2LoRAError
+from .targets import GROUPS, LayerTarget
+
+FORMATS = ("comfyui", "kohya", "diffusers", "animatediff-motion")
+# The scopes of target names that a format has keys for.
+_SCOPES = {
+    "comfyui": ("unet",),
+    "kohya": ("unet",),
+    "diffusers": ("unet", "motion"),
+    "animatediff-motion": ("motion",),
+}
+_ADVICE = {
+    "comfyui": "export the motion layers apart in the format animatediff-motion",
+    "kohya": "export the motion layers apart in the format animatediff-motion",
+    "diffusers": "choose another format",
+    "animatediff-motion": "export the spatial layers apart in the format comfyui",
+}
+
+
+def write_export(
+    path: str | os.PathLike,
+    format: str,
+    targets: Sequence[LayerTarget],
+    factors_of: Callable[[str], tuple[Tensor, Tensor]],
+    *,
+    rank: int,
+    name: str,
+    backbone: str,
+    groups: Collection[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write `up` (out, rank) and `down` (rank, in) of each target, as `factors_of(name)` gives them, atomically.
+
+    groups: write only targets of these groups; None for all. Raises Video2LoRAError for an unknown format or
+    group, when nothing is left to write, when a layer has no name in the format, and for failed writes.
+    """
+    chosen = _chosen_targets(format, targets, groups)
+    res_blocks = infer_res_blocks(target.name.split(".", 1)[1] for target in chosen if target.scope == "unet")
+    tensors = {}
+    for target in chosen:
+        up, down = factors_of(target.name)
+        up_key, down_key, alpha_key = _keys(format, target, backbone, res_blocks)
+        tensors[down_key] = down.to(dtype)
+        tensors[up_key] = up.to(dtype)
+        if alpha_key is not None:
+            tensors[alpha_key] = torch.tensor(float(rank), dtype=dtype)
+    metadata = {"format": "pt", "ss_output_name": name[:200], "video2lora_export": format}
+    if format == "kohya":
+        metadata |= {
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": str(rank),
+            "ss_network_alpha": str(float(rank)),
+        }
+    write_safetensors(path, tensors, metadata)
+
+
+def _chosen_targets(
+    format: str, targets: Sequence[LayerTarget], groups: Collection[str] | None
+) -> list[LayerTarget]:
+    if format not in FORMATS:
+        raise Video2LoRAError(f"The export format {format!r} is unknown; use one of {', '.join(FORMATS)}.")
+    groups = GROUPS if groups is None else tuple(groups)
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown:
+        raise Video2LoRAError(f"The group {unknown[0]!r} is unknown; use {' or '.join(GROUPS)}.")
+    chosen = [target for target in targets if target.group in groups]
+    if not chosen:
+        raise Video2LoRAError(
+            f"This adaptive LoRA has no {' or '.join(groups)} layers to export; choose another group."
+        )
+    foreign = [target for target in chosen if target.scope not in _SCOPES[format]]
+    if foreign:
+        raise Video2LoRAError(
+            f"The format {format} cannot carry {len(foreign)} of the {len(chosen)} layers, first {foreign[0].name}; "
+            f"choose only the other group, and {_ADVICE[format]}."
+        )
+    return chosen
+
+
+def _keys(format: str, target: LayerTarget, backbone: str, res_blocks: int) -> tuple[str, str, str | None]:
+    """The keys of up, down and (where the format has one) alpha."""
+    path = target.name.split(".", 1)[1]
+    if format == "comfyui":
+        base = f"diffusion_model.{path}"
+        return f"{base}.lora_up.weight", f"{base}.lora_down.weight", f"{base}.alpha"
+    if format == "animatediff-motion":
+        base = _motion_base(path)
+        return f"{base}_lora.up.weight", f"{base}_lora.down.weight", None
+    path = diffusers_motion_path(path) if target.scope == "motion" else diffusers_unet_path(path, res_blocks)
+    if format == "kohya":
+        base = f"lora_unet_{path.replace('.', '_')}"
+        return f"{base}.lora_up.weight", f"{base}.lora_down.weight", f"{base}.alpha"
+    # diffusers names its denoiser `transformer` in pipelines of diffusion transformers.
+    base = f"{'transformer' if backbone == 'cogvideox' else 'unet'}.{path}"
+    return f"{base}.lora_B.weight", f"{base}.lora_A.weight", None
+
+
+def _motion_base(path: str) -> str:
+    """Official motion LoRA keys put `processor.` before an attention's layer and drop the `.0` of to_out."""
+    head, attention, layer = path.rpartition(".to_")
+    if not attention:
+        return path
+    return f"{head}.processor.to_{layer.removesuffix('.0')}"

@@ -1,0 +1,82 @@
+"""The native checkpoint: one file with the hypernetwork, the auxiliary matrices and everything about them.
+
+Tensors: `hypernetwork.<parameter>` and `aux.<target>.down|up`. The metadata entry `video2lora` is JSON: version,
+config (see Video2LoRAConfig) and the ordered targets as [name, in_features, out_features, group].
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .atomic_file import write_safetensors
+from .config import Video2LoRAConfig, targets_from_list, targets_to_list
+from .errors import Video2LoRAError
+from .file_kinds import NATIVE_KEY, FileKind, file_kind, wrong_kind
+from .safetensors_header import MAX_METADATA_JSON, SafetensorsHeader
+from .targets import LayerTarget
+
+NATIVE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CheckpointDescription:
+    """What a checkpoint says about itself, checked, before any tensor is read."""
+
+    config: Video2LoRAConfig
+    targets: tuple[LayerTarget, ...]
+
+
+def describe_native(header: SafetensorsHeader) -> CheckpointDescription:
+    """Read the description of a native checkpoint.
+
+    Raises Video2LoRAError for other kinds of file, newer versions, and settings that are missing or out of range.
+    """
+    if file_kind(header) is not FileKind.NATIVE:
+        raise wrong_kind(header, "a Video2LoRA hypernetwork")
+    return read_description(header, NATIVE_KEY)
+
+
+def read_description(header: SafetensorsHeader, key: str) -> CheckpointDescription:
+    """Read the version, config and targets from the metadata entry `key`. Raises like `describe_native`."""
+    facts = header.json(key)
+    name = header.path.name
+    version = facts.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise Video2LoRAError(f"{name} does not say which version of the format it has; get the file again.")
+    if version > NATIVE_VERSION:
+        raise Video2LoRAError(
+            f"{name} was written by a newer version of this pack; update ComfyUI-Video2LoRA."
+        )
+    settings = facts.get("config")
+    if not isinstance(settings, dict):
+        raise Video2LoRAError(f"{name} has no settings in its metadata; get the file again.")
+    try:
+        return CheckpointDescription(
+            Video2LoRAConfig.from_dict(settings), targets_from_list(facts.get("targets"))
+        )
+    except Video2LoRAError as error:
+        raise Video2LoRAError(f"{name} has a damaged description, get the file again: {error}") from error
+
+
+def description_json(config: Video2LoRAConfig, targets: Sequence[LayerTarget]) -> str:
+    """The JSON that `read_description` reads. Raises Video2LoRAError when it is too long to be read back."""
+    text = json.dumps(
+        {"version": NATIVE_VERSION, "config": config.to_dict(), "targets": targets_to_list(targets)},
+        separators=(",", ":"),
+    )
+    if len(text) > MAX_METADATA_JSON:
+        raise Video2LoRAError("The checkpoint's training facts are too long to be stored; shorten them.")
+    return text
+
+
+def write_native(
+    path: str | os.PathLike,
+    config: Video2LoRAConfig,
+    targets: Sequence[LayerTarget],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Write the file atomically; `tensors` are in their storage type. Raises Video2LoRAError when it fails."""
+    write_safetensors(path, tensors, {NATIVE_KEY: description_json(config, targets)})
