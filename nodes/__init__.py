@@ -1,9 +1,15 @@
 """The nodes of the pack, one module a family."""
 
+from .animatediff_loader import AnimateDiffLoader
+from .apply_adaptive_lora import ApplyAdaptiveLoRA
 from .load_hypernet import LoadVideo2LoRAHypernet
 from .reference_to_lora import ReferenceVideoToLoRA
+from .small_checkpoint import LoadSmallCheckpoint
 
 NODE_CLASSES = [
     LoadVideo2LoRAHypernet,
     ReferenceVideoToLoRA,
+    ApplyAdaptiveLoRA,
+    AnimateDiffLoader,
+    LoadSmallCheckpoint,
 ]

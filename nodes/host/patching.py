@@ -11,6 +11,7 @@ sampling begins.
 
 from __future__ import annotations
 
+import os
 import uuid
 import weakref
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from comfy.patcher_extension import WrappersMP
 from ...video2lora_core.adaptive_lora import AdaptiveLoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.targets import SPATIAL, TEMPORAL, LayerTarget
-from .animatediff import clone_model, keep_block_settings, motion_patchers
+from .animatediff import attach_motion_model, clone_model, keep_block_settings, motion_patchers
 from .patch_report import GroupReport, PatchReport
 from .target_layers import UNET_PREFIX, backbone_family, linear_weights, require_layers, unet_weights
 
@@ -55,7 +56,8 @@ def apply_adaptive_lora(
 ) -> tuple[ModelPatcher, PatchReport]:
     """A clone of MODEL patched with W + strength · (alpha / rank) · B · A, and a report.
 
-    MODEL stays as it is. A strength of 0 leaves its group alone. With no motion module attached, the temporal part waits for one.
+    MODEL stays as it is. A strength of 0 leaves its group alone. With no motion module attached, the
+    temporal part waits for one.
     Raises Video2LoRAError, and patches nothing, when MODEL is of another backbone family, or when a layer
     of the LoRA is missing or of another shape.
     """
@@ -66,7 +68,7 @@ def apply_adaptive_lora(
             f"is '{family}'; use a hypernetwork trained for this family."
         )
     factors = lora.factors()
-    targets = {group: [t for t in lora.model.targets if t.group == group] for group in (SPATIAL, TEMPORAL)}
+    targets = {group: [t for t in lora.targets if t.group == group] for group in (SPATIAL, TEMPORAL)}
     wanted = {
         SPATIAL: targets[SPATIAL] if spatial_strength else [],
         TEMPORAL: targets[TEMPORAL] if motion_strength else [],
@@ -106,6 +108,15 @@ def apply_adaptive_lora(
         mean_relative_norm=torch.stack(norms).mean().item() if norms else 0.0,
     )
     return patched, report
+
+
+def attach_animatediff(
+    model: ModelPatcher, motion: str | os.PathLike | Mapping[str, torch.Tensor]
+) -> ModelPatcher:
+    """`attach_motion_model`, and what adaptive LoRAs applied to MODEL earlier have waiting for it."""
+    attached = attach_motion_model(model, motion)
+    settle_motion_patches(attached)
+    return attached
 
 
 def add_factors(

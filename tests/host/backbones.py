@@ -106,3 +106,15 @@ def save_checkpoint(path: Path, **kwargs) -> Path:
     """Write a tiny checkpoint and return its path."""
     save_file(checkpoint_tensors(**kwargs), path, metadata=checkpoint_metadata())
     return path
+
+
+def motion_state_dict(
+    channels: tuple[int, ...] = (32, 64), mid_block: bool = False, pe_length: int = 24, seed: int = 3
+) -> dict[str, torch.Tensor]:
+    """A motion module for `unet_state_dict`, every tensor but the position tables seeded noise."""
+    from video2lora_core.motion_module import MotionModel
+
+    model = MotionModel.create(channels, mid_block=mid_block, pe_length=pe_length)
+    state = model.state_dict()
+    noise = fill(state, torch.Generator().manual_seed(seed))
+    return {key: state[key] if key.endswith(".pe") else noise[key] for key in state}

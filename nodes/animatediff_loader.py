@@ -1,0 +1,51 @@
+"""*Load AnimateDiff Motion Module (built-in)*: AnimateDiff for graphs without AnimateDiff-Evolved."""
+
+from comfy_api.latest import io
+
+from .host import model_folders
+from .host.patching import attach_animatediff
+
+
+class AnimateDiffLoader(io.ComfyNode):
+    """Attaches a motion module of any width to a MODEL of the same width."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to the host."""
+        return io.Schema(
+            node_id="AnimateDiffLoader",
+            display_name="Load AnimateDiff Motion Module (built-in)",
+            category="Video2LoRA",
+            description="Attaches an AnimateDiff motion module to a model, so that a batch of latents "
+            "becomes the frames of one video. For context windows, motion LoRA files and keyframes use "
+            "AnimateDiff-Evolved, which works with this pack as well.",
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="An SD1.5-family model; its noise schedule becomes AnimateDiff's (sqrt_linear).",
+                ),
+                io.Combo.Input(
+                    "motion_module_name",
+                    options=model_folders.combo_options(model_folders.MOTION_MODELS),
+                    tooltip="An AnimateDiff motion module (.safetensors) from models/animatediff_models, made "
+                    "for the width of the model.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with the motion module attached.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, motion_module_name: str) -> bool | str:
+        """Refuse before execution what can not be loaded; the sentence appears on the node."""
+        return model_folders.check_file(model_folders.MOTION_MODELS, motion_module_name) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, motion_module_name: str) -> str:
+        """Attach again when the file was replaced (size or modification time)."""
+        return model_folders.fingerprint_file(model_folders.MOTION_MODELS, motion_module_name)
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, motion_module_name: str) -> io.NodeOutput:
+        """Attach the motion module to a clone of the model."""
+        path = model_folders.resolve_file(model_folders.MOTION_MODELS, motion_module_name)
+        return io.NodeOutput(attach_animatediff(model, path))

@@ -1,0 +1,75 @@
+"""*Apply Adaptive LoRA*: a MODEL patched with what a reference video predicted."""
+
+from comfy_api.latest import io, ui
+from server import PromptServer
+
+from .host.patching import apply_adaptive_lora
+from .io_types import AdaptiveLoRAType
+
+MAX_STRENGTH = 10.0
+
+
+class ApplyAdaptiveLoRA(io.ComfyNode):
+    """Patches the diffusion model and its AnimateDiff motion module, with a strength for each."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to the host."""
+        return io.Schema(
+            node_id="ApplyAdaptiveLoRA",
+            display_name="Apply Adaptive LoRA",
+            category="Video2LoRA",
+            description="Patches a model and its AnimateDiff motion module with an adaptive LoRA. Put it "
+            "before or after AnimateDiff is attached; several of them, and Load LoRA, stack in any order.",
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The model to patch, of the family the hypernetwork was trained for. It is not "
+                    "changed: the patched model is a copy.",
+                ),
+                AdaptiveLoRAType.Input("adaptive_lora", tooltip="From Reference Video → LoRA."),
+                _strength("strength", "Overall strength, a factor on both others: 1 is as predicted."),
+                _strength(
+                    "spatial_strength", "Strength in the diffusion model's own layers: how frames look."
+                ),
+                _strength("motion_strength", "Strength in the AnimateDiff motion module: how frames move."),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The patched model."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="How many layers were patched, and how large the patches are on average relative "
+                    "to the weights they change.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: io.Model.Type,
+        adaptive_lora,
+        strength: float,
+        spatial_strength: float,
+        motion_strength: float,
+    ) -> io.NodeOutput:
+        """Patch a clone of the model and say what was done."""
+        patched, report = apply_adaptive_lora(
+            model, adaptive_lora, strength * spatial_strength, strength * motion_strength
+        )
+        text = str(report)
+        if cls.hidden.unique_id:
+            PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
+        return io.NodeOutput(patched, text, ui=ui.PreviewText(text))
+
+
+def _strength(name: str, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(
+        name,
+        default=1.0,
+        min=-MAX_STRENGTH,
+        max=MAX_STRENGTH,
+        step=0.05,
+        tooltip=f"{tooltip} 0 patches nothing, negative values reverse it. No unit.",
+    )

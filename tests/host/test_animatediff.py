@@ -1,0 +1,174 @@
+"""Our own motion module in the host's UNet: where it sits, what it does, and that it leaves no trace."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from .backbones import motion_state_dict, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def animatediff(host):
+    return host.module("nodes.host.animatediff")
+
+
+@pytest.fixture(scope="module")
+def error(host):
+    return host.module("video2lora_core.errors").Video2LoRAError
+
+
+@pytest.fixture(scope="module")
+def parts(host, tmp_path_factory):
+    path = save_checkpoint(tmp_path_factory.mktemp("backbones") / "tiny.safetensors", v_prediction=True)
+    return host.module("nodes.host.backbone").load_small_checkpoint(path)
+
+
+@pytest.fixture
+def model(parts):
+    return parts[0]
+
+
+@pytest.fixture(scope="module")
+def sample(host, parts):
+    """Latents of two steps of the host's KSampler for a MODEL."""
+    _, clip, _ = parts
+    with torch.inference_mode():
+        (positive,) = host.run_node("CLIPTextEncode", clip=clip, text="a red ball")
+        (negative,) = host.run_node("CLIPTextEncode", clip=clip, text="")
+
+    @torch.inference_mode()
+    def run(model, frames=4, cfg=3.0):
+        return host.run_node(
+            "KSampler",
+            model=model,
+            positive=positive,
+            negative=negative,
+            latent_image={"samples": torch.zeros(frames, 4, 8, 8)},
+            seed=1,
+            steps=2,
+            cfg=cfg,
+            sampler_name="euler",
+            scheduler="normal",
+            denoise=1.0,
+        )[0]["samples"]
+
+    return run
+
+
+def layer_types(model):
+    unet = model.model.diffusion_model
+    blocks = (*unet.input_blocks, unet.middle_block, *unet.output_blocks)
+    return [[type(layer).__name__ for layer in block] for block in blocks]
+
+
+@pytest.mark.parametrize("mid_block", [False, True])
+def test_modules_follow_the_transformer_or_the_first_resblock(animatediff, model, mid_block):
+    before = layer_types(model)
+    attached = animatediff.attach_motion_model(model, motion_state_dict(mid_block=mid_block))
+    assert layer_types(attached) == before, "attaching must not touch the UNet before it is loaded"
+    attached.inject_model()
+    injected = layer_types(attached)
+    attached.eject_model()
+    assert layer_types(attached) == before
+    added = 0
+    for names, original in zip(injected, before, strict=True):
+        if "VanillaTemporalModule" in names:
+            added += 1
+            place = names.index("VanillaTemporalModule")
+            expected = "SpatialTransformer" if "SpatialTransformer" in names else "ResBlock"
+            assert names[place - 1] == expected
+            names.pop(place)
+        assert names == original
+    assert added == 4 + 6 + mid_block
+
+
+def test_sampling_uses_it_and_the_original_model_is_untouched(animatediff, model, sample):
+    import comfy.model_management
+
+    before = {key: value.clone() for key, value in model.model.state_dict().items()}
+    plain = sample(model)
+    attached = animatediff.attach_motion_model(model, motion_state_dict())
+    moving = sample(attached)
+    assert not torch.allclose(plain, moving, atol=1e-3)
+    assert torch.equal(sample(attached), moving)
+    assert torch.equal(sample(model), plain)
+    comfy.model_management.unload_all_models()
+    after = model.model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_frames_talk_to_their_own_video_only(animatediff, model):
+    """A module gets the frames of one condition; two conditions side by side do not mix."""
+    attached = animatediff.attach_motion_model(model, motion_state_dict())
+    (patcher,) = attached.get_additional_models_with_key(animatediff.MOTION_KEY)
+    layer = patcher.model.down_blocks[0].motion_modules[0]
+    x = torch.randn(6, 32, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def run(options):
+        return animatediff.run_temporal_module(layer, x, None, None, options)
+
+    together = run({"cond_or_uncond": [0, 1]})
+    assert torch.allclose(together[:3], layer(x[:3], 3), atol=1e-5)
+    assert torch.allclose(together[3:], layer(x[3:], 3), atol=1e-5)
+    by_length = run({"video_length": 2, "cond_or_uncond": [0]})
+    assert torch.allclose(by_length[4:], layer(x[4:], 2), atol=1e-5)
+    assert torch.allclose(run({}), layer(x, 6), atol=1e-5)
+
+
+def test_first_frame_depends_on_the_last(animatediff, model, sample):
+    attached = animatediff.attach_motion_model(model, motion_state_dict())
+    assert not torch.allclose(sample(attached, frames=2)[:1], sample(attached, frames=3)[:1], atol=1e-4)
+
+
+def test_schedule_is_animatediffs_and_the_prediction_type_stays(animatediff, model):
+    import comfy.model_sampling as sampling
+
+    attached = animatediff.attach_motion_model(model, motion_state_dict())
+    ours, own = attached.get_model_object("model_sampling"), model.get_model_object("model_sampling")
+    assert isinstance(ours, sampling.V_PREDICTION) and isinstance(own, sampling.V_PREDICTION)
+    betas = torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64)
+    cumulative = torch.cumprod(1 - betas, dim=0)
+    expected = ((1 - cumulative) / cumulative) ** 0.5
+    assert torch.allclose(ours.sigmas.double(), expected, rtol=1e-4)
+    assert not torch.allclose(own.sigmas, ours.sigmas)
+
+
+def test_a_second_motion_module_replaces_the_first(animatediff, model, sample):
+    other = motion_state_dict(seed=9)
+    once = sample(animatediff.attach_motion_model(model, other))
+    twice = animatediff.attach_motion_model(
+        animatediff.attach_motion_model(model, motion_state_dict()), other
+    )
+    assert torch.equal(sample(twice), once)
+
+
+def test_what_does_not_fit_is_refused_by_name(animatediff, error, model, tmp_path):
+    with pytest.raises(error, match=r"16 channels wide at 'down_blocks\.0.*input_blocks\.1' has 32"):
+        animatediff.attach_motion_model(model, motion_state_dict(channels=(16, 32)))
+    with pytest.raises(error, match=r"6 temporal modules for the 4 input blocks"):
+        animatediff.attach_motion_model(model, motion_state_dict(channels=(32, 64, 64)))
+    lora = tmp_path / "style.safetensors"
+    save_file({"lora_unet_x.lora_up.weight": torch.ones(4, 1)}, lora)
+    with pytest.raises(error, match=r"style\.safetensors is a plain LoRA"):
+        animatediff.attach_motion_model(model, lora)
+    broken = motion_state_dict()
+    broken.pop("up_blocks.0.motion_modules.1.temporal_transformer.proj_in.weight")
+    with pytest.raises(error, match=r"lacks up_blocks\.0\.motion_modules\.1"):
+        animatediff.attach_motion_model(model, broken)
+
+
+def test_more_frames_than_positions_is_an_error_and_the_model_recovers(animatediff, error, model, sample):
+    attached = animatediff.attach_motion_model(model, motion_state_dict(pe_length=4))
+    with pytest.raises(error, match="4 frame positions"):
+        sample(attached, frames=5)
+    assert sample(attached, frames=4).isfinite().all()
+
+
+def test_node_attaches_a_file(host, model, sample, animatediff):
+    folder = host.models / "animatediff_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    state = motion_state_dict(mid_block=True)
+    save_file(state, folder / "tiny_v2.safetensors")
+    (attached,) = host.run_node("AnimateDiffLoader", model=model, motion_module_name="tiny_v2.safetensors")
+    assert torch.equal(sample(attached), sample(animatediff.attach_motion_model(model, state)))
