@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .host import model_folders
+from .host.hypernet_files import fingerprint_hypernet, hypernet_problem, load_hypernet
 from .io_types import Hypernet
 
 
@@ -43,29 +44,14 @@ class LoadVideo2LoRAHypernet(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, hypernet_name: str, aux_name: str) -> bool | str:
         """Refuse before execution what can not be loaded; the sentence appears on the node."""
-        for name in cls._chosen(hypernet_name, aux_name):
-            problem = model_folders.check_file(model_folders.HYPERNETS, name)
-            if problem:
-                return problem
-        return True
+        return hypernet_problem(hypernet_name, aux_name) or True
 
     @classmethod
     def fingerprint_inputs(cls, hypernet_name: str, aux_name: str) -> str:
         """Load again when a file was replaced (size or modification time)."""
-        names = cls._chosen(hypernet_name, aux_name)
-        return "\n".join(model_folders.fingerprint_file(model_folders.HYPERNETS, name) for name in names)
+        return fingerprint_hypernet(hypernet_name, aux_name)
 
     @classmethod
     def execute(cls, hypernet_name: str, aux_name: str) -> io.NodeOutput:
         """Load the model."""
-        paths = [
-            model_folders.resolve_file(model_folders.HYPERNETS, name)
-            for name in cls._chosen(hypernet_name, aux_name)
-        ]
-        from ..video2lora_core import Video2LoRA
-
-        return io.NodeOutput(Video2LoRA.load(*paths))
-
-    @classmethod
-    def _chosen(cls, hypernet_name: str, aux_name: str) -> list[str]:
-        return [hypernet_name] if aux_name == model_folders.NO_FILE else [hypernet_name, aux_name]
+        return io.NodeOutput(load_hypernet(hypernet_name, aux_name))

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..video2lora_core.reference_clip import ClipChoice
-from .host.prediction import predict_from_reference
+from .host.prediction import check_vae, predict_from_reference
 from .host.reference_video import read_reference
 from .io_types import AdaptiveLoRAType, Hypernet
 
@@ -110,6 +110,8 @@ class ReferenceVideoToLoRA(io.ComfyNode):
         """
         if frames is _UNLINKED and video is _UNLINKED:
             return "Link a reference clip: either an image batch to 'frames' or a video to 'video'."
+        if any(value is not _UNLINKED and value is not None for value in (frames, video)):
+            return "'frames' and 'video' must be linked to a node that gives a clip; they take no value."
         if frames is not _UNLINKED and video is not _UNLINKED:
             return "Both 'frames' and 'video' are linked: unlink the one that is not the reference clip."
         return True
@@ -135,5 +137,6 @@ class ReferenceVideoToLoRA(io.ComfyNode):
             longest_side=longest_side,
             multiple=vae.spacial_compression_encode(),
         )
+        check_vae(hypernet, vae)
         seen = read_reference(frames, video, choice)
         return io.NodeOutput(predict_from_reference(hypernet, vae, seen, iterations or None), seen)

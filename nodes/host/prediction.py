@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.sd
 import comfy.utils
 import torch
 from torch import Tensor
 
+from ...video2lora_core import AdaptiveLoRA, Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
 
 # The native range of reference frames at the VAE: what the host's VAE makes of an IMAGE in [0, 1] by itself.
@@ -21,24 +22,25 @@ IMAGE_VAE_BACKBONES = ("sd1", "sd2", "sdxl")
 
 # Pixels the VAE gets at once. It is a constant, and not what happens to be free, so that the same clip is
 # always cut in the same pieces and gives the same bits: one frame of 512 × 512, 64 frames of 64 × 64.
-_PIXELS_AT_ONCE = 512 * 512
+PIXELS_AT_ONCE = 512 * 512
 
 _SEED = 0
 
-_patchers: WeakKeyDictionary[Any, comfy.model_patcher.ModelPatcher] = WeakKeyDictionary()
+_patchers: WeakKeyDictionary[Video2LoRA, comfy.model_patcher.ModelPatcher] = WeakKeyDictionary()
 
 
-def predict_from_reference(model: Any, vae: Any, frames: Tensor, iterations: int | None = None) -> Any:
-    """Return the AdaptiveLoRA that `model` (a Video2LoRA) predicts for `frames` (F, H, W, 3) in [0, 1].
+def predict_from_reference(
+    model: Video2LoRA, vae: comfy.sd.VAE, frames: Tensor, iterations: int | None = None
+) -> AdaptiveLoRA:
+    """Return what `model` predicts for `frames` (F, H, W, 3) in [0, 1], of a size the VAE takes.
 
-    `iterations` overrides how often the hypernetwork refines its prediction. Shows the host's progress bar
-    and honours Interrupt between pieces of the clip and between iterations. The result depends on nothing but
-    the inputs.
+    The VAE is one that `check_vae` accepts. `iterations` overrides how often the hypernetwork refines its
+    prediction. Shows the host's progress bar and honours Interrupt between pieces of the clip and between
+    iterations. The result depends on nothing but the inputs.
 
     Raises:
-        Video2LoRAError: the VAE is not one the hypernetwork was trained for.
+        Video2LoRAError: the latents or the prediction are not finite, or do not fit the hypernetwork.
     """
-    check_vae(model, vae)
     pieces = len(_pieces(frames)) if vae.latent_dim == 2 else 1
     passes = iterations or model.config.sample_iters
     bar = comfy.utils.ProgressBar(pieces + passes)
@@ -52,13 +54,14 @@ def predict_from_reference(model: Any, vae: Any, frames: Tensor, iterations: int
         bar.update_absolute(pieces + done, pieces + total)
 
     latents = encode_reference(vae, frames, model.config.reference_range, encoded) * model.config.latent_scale
-    device = load_hypernet(model, latents)
+    device = hypernet_to_device(model, latents)
     [lora] = model.predict(latents.to(device), iterations=iterations, progress=predicted)
-    return lora
+    count, height, width, _ = frames.shape
+    return lora.described(source={"frames": count, "width": width, "height": height})
 
 
-def check_vae(model: Any, vae: Any) -> None:
-    """Raise Video2LoRAError unless the VAE's latents have the form that `model` (a Video2LoRA) reads."""
+def check_vae(model: Video2LoRA, vae: comfy.sd.VAE) -> None:
+    """Raise Video2LoRAError unless the VAE's latents have the form that `model` reads."""
     config = model.config
     if vae.latent_channels != config.latent_channels:
         raise Video2LoRAError(
@@ -76,7 +79,7 @@ def check_vae(model: Any, vae: Any) -> None:
 
 
 def encode_reference(
-    vae: Any,
+    vae: comfy.sd.VAE,
     frames: Tensor,
     reference_range: tuple[float, float] = NATIVE_RANGE,
     progress: Callable[[int], None] | None = None,
@@ -102,7 +105,7 @@ def encode_reference(
     return latents[0]
 
 
-def load_hypernet(model: Any, latents: Tensor) -> torch.device:
+def hypernet_to_device(model: Video2LoRA, latents: Tensor) -> torch.device:
     """Let the host load the hypernetwork of a Video2LoRA on its device, and return that device.
 
     It is loaded whole, and its weights keep their dtype: it is small, and it computes in float32 by itself.
@@ -123,12 +126,12 @@ def load_hypernet(model: Any, latents: Tensor) -> torch.device:
 
 
 def _pieces(frames: Tensor) -> list[slice]:
-    step = max(1, _PIXELS_AT_ONCE // (frames.shape[1] * frames.shape[2]))
+    step = max(1, PIXELS_AT_ONCE // (frames.shape[1] * frames.shape[2]))
     return [slice(first, first + step) for first in range(0, frames.shape[0], step)]
 
 
 def _to_reference_range(
-    vae: Any, frames: Tensor, reference_range: tuple[float, float]
+    vae: comfy.sd.VAE, frames: Tensor, reference_range: tuple[float, float]
 ) -> Callable[[Tensor], Tensor]:
     """Return a function on frames in [0, 1] such that the VAE's own scaling ends in `reference_range`."""
     low, high = reference_range
