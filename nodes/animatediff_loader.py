@@ -27,8 +27,8 @@ class AnimateDiffLoader(io.ComfyNode):
                 io.Combo.Input(
                     "motion_module_name",
                     options=model_folders.combo_options(model_folders.MOTION_MODELS),
-                    tooltip="An AnimateDiff motion module (.safetensors) from models/animatediff_models, made "
-                    "for the width of the model.",
+                    tooltip="An AnimateDiff motion module (.safetensors) from models/animatediff_models, "
+                    "made for the width of the model.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with the motion module attached.")],
