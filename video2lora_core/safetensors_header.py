@@ -1,7 +1,8 @@
 """Reading a safetensors header before any tensor: what a file is, whether it is whole, what it holds.
 
 Layout (safetensors format): 8 bytes little-endian header length, that many bytes of JSON
-`{"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets"}}`, then the tensors' bytes without gaps.
+`{"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets"}}`, then the tensors' bytes without
+gaps.
 """
 
 import json
@@ -91,7 +92,8 @@ def _parse_json(text: str | bytes, limit: int) -> object:
 def read_header(path: str | os.PathLike) -> SafetensorsHeader:
     """Read and check the header of a safetensors file; no tensor data is read.
 
-    Raises Video2LoRAError for a missing or unreadable file, other formats, truncated files and absurd headers.
+    Raises Video2LoRAError for a missing or unreadable file, other formats, truncated files and absurd
+    headers.
     """
     file = Path(path)
     try:
@@ -102,6 +104,8 @@ def read_header(path: str | os.PathLike) -> SafetensorsHeader:
             _check_start(file, size, start, length)
             stream.seek(8)
             text = stream.read(length)
+    except Video2LoRAError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise Video2LoRAError(f"{file} cannot be read ({reason}); check the file and its folder.") from error
@@ -165,11 +169,13 @@ def _check_tensors(file: Path, entries: dict, data_size: int) -> dict[str, Tenso
         )
         if not well_formed or dtype not in _DTYPE_BITS:
             raise Video2LoRAError(
-                f"{file.name} describes the tensor {shown(name)} in a way that cannot be read; get the file again."
+                f"{file.name} describes the tensor {shown(name)} in a way that cannot be read; get the file "
+                "again."
             )
         if (math.prod(shape) * _DTYPE_BITS[dtype] + 7) // 8 != span[1] - span[0]:
             raise Video2LoRAError(
-                f"{file.name} gives the tensor {shown(name)} a size that does not fit its shape; get the file again."
+                f"{file.name} gives the tensor {shown(name)} a size that does not fit its shape; get the "
+                "file again."
             )
         tensors[name] = TensorInfo(dtype, tuple(shape))
         spans.append(span)
@@ -180,7 +186,8 @@ def _check_tensors(file: Path, entries: dict, data_size: int) -> dict[str, Tenso
         end = stop
     if end > data_size:
         raise Video2LoRAError(
-            f"{file.name} is truncated: {data_size} of {end} bytes of tensors are there; copy or download it again."
+            f"{file.name} is truncated: {data_size} of {end} bytes of tensors are there; copy or download "
+            "it again."
         )
     if end < data_size:
         raise Video2LoRAError(
@@ -194,14 +201,15 @@ def read_tensors(
 ) -> dict[str, Tensor]:
     """Read the tensors named in `shapes`, as copies on the CPU in `dtype`.
 
-    Raises Video2LoRAError, before reading any data, for tensors that are missing, unexpected, of another shape or
-    not of a float type, and afterwards for values that are not finite.
+    Raises Video2LoRAError, before reading any data, for tensors that are missing, unexpected, of another
+    shape or not of a float type, and afterwards for values that are not finite.
     """
     name = header.path.name
     missing = [key for key in shapes if key not in header.tensors]
     if missing:
         raise Video2LoRAError(
-            f"{name} lacks {len(missing)} of its {len(shapes)} tensors, first {shown(missing[0])}; get the file again."
+            f"{name} lacks {len(missing)} of its {len(shapes)} tensors, first {shown(missing[0])}; get the "
+            "file again."
         )
     extra = [key for key in header.tensors if key not in shapes]
     if extra:
@@ -213,7 +221,8 @@ def read_tensors(
         info = header.tensors[key]
         if info.shape != tuple(shape):
             raise Video2LoRAError(
-                f"{name} has the tensor {shown(key)} with the shape {list(info.shape)} where {list(shape)} belongs; "
+                f"{name} has the tensor {shown(key)} with the shape {list(info.shape)} where {list(shape)} "
+                "belongs; "
                 "the file is damaged or was made for another model."
             )
         if info.dtype not in FLOAT_DTYPES:
@@ -233,6 +242,7 @@ def read_tensors(
     for key, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise Video2LoRAError(
-                f"{name} has NaN or infinite values in the tensor {shown(key)}; the file is damaged, get it again."
+                f"{name} has NaN or infinite values in the tensor {shown(key)}; the file is damaged, get it "
+                "again."
             )
     return tensors
