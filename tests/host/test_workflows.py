@@ -1,0 +1,195 @@
+"""The shipped graphs on a running ComfyUI: nodes known, values legal, both forms the same, and they run."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from demo.comfy_client import VIDEO_SUFFIXES, output_files, refusal
+from demo.make_random_models import MODEL_FILES, make_random_models
+from demo.video_files import read_video, write_moving_square
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+NAMES = sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json"))
+FRONTEND_ONLY = {"Note", "MarkdownNote"}
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+REFERENCE = "video2lora_reference.mp4"
+
+
+@pytest.fixture(scope="module")
+def demo_server(host, server):
+    """The running server with random models under the demo's names, and a reference clip."""
+    make_random_models(server.models, host)
+    write_moving_square(server.input / REFERENCE)
+    yield server
+    # Other tests look at these folders as they are without the demo's models.
+    for file in MODEL_FILES:
+        (server.models / file).unlink()
+
+
+@pytest.fixture(scope="module")
+def object_info(demo_server):
+    return demo_server.object_info()
+
+
+def api_graph(name: str) -> dict:
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+
+
+def ui_graph(name: str) -> dict:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text())
+
+
+def specs(info: dict) -> dict[str, tuple]:
+    """Input name -> (type, options, required), in order."""
+    return {
+        name: (spec[0], spec[1] if len(spec) > 1 else {}, section == "required")
+        for section in ("required", "optional")
+        for name, spec in info["input"].get(section, {}).items()
+    }
+
+
+def check_value(where: str, value, kind, options: dict) -> None:
+    """Assert that a widget's value is one that the frontend's widget can hold."""
+    if isinstance(kind, list) or kind == "COMBO":
+        assert value in (kind if isinstance(kind, list) else options["options"]), where
+    elif kind in ("INT", "FLOAT"):
+        assert isinstance(value, (int, float)) and not isinstance(value, bool), where
+        assert kind == "FLOAT" or isinstance(value, int), where
+        assert options.get("min", value) <= value <= options.get("max", value), where
+    elif kind == "BOOLEAN":
+        assert isinstance(value, bool), where
+    else:
+        assert kind == "STRING" and isinstance(value, str), where
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_api_graph_is_legal(name, object_info):
+    graph = api_graph(name)
+    for node_id, node in graph.items():
+        assert node["class_type"] in object_info, f"{node['class_type']} is no node of this host"
+        expected = specs(object_info[node["class_type"]])
+        assert set(node["inputs"]) <= set(expected), f"node {node_id} has inputs that its type does not"
+        for input_name, (kind, options, required) in expected.items():
+            where = f"node {node_id} ({node['class_type']}).{input_name}"
+            if input_name not in node["inputs"]:
+                assert not required, f"{where} is required"
+                continue
+            value = node["inputs"][input_name]
+            if isinstance(value, list):
+                source = object_info[graph[value[0]]["class_type"]]
+                assert source["output"][value[1]] == kind, where
+            else:
+                check_value(where, value, kind, options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ui_graph_is_its_api_twin(name, object_info):
+    """Read as the frontend reads it, the UI graph gives exactly the API graph."""
+    graph, expected = ui_graph(name), api_graph(name)
+    links = {link[0]: link for link in graph["links"]}
+    used = set()
+    read = {}
+    for node in graph["nodes"]:
+        if node["type"] in FRONTEND_ONLY:
+            continue
+        info = object_info[node["type"]]
+        values = list(node["widgets_values"])
+        inputs = {}
+        for socket in node["inputs"]:
+            if socket["link"] is not None:
+                _, source, slot, target, _, kind = links[socket["link"]]
+                assert target == node["id"] and kind == socket["type"]
+                inputs[socket["name"]] = [str(source), slot]
+                used.add(socket["link"])
+        for input_name, (kind, options, _) in specs(info).items():
+            if isinstance(kind, list) or kind in WIDGET_TYPES:
+                inputs[input_name] = values.pop(0)
+                if options.get("control_after_generate"):
+                    assert values.pop(0) in ("fixed", "increment", "decrement", "randomize")
+                if options.get("video_upload") or options.get("image_upload"):
+                    assert values.pop(0) == "image"
+        assert not values, f"node {node['id']} has values left over: {values}"
+        assert [output["type"] for output in node["outputs"]] == info["output"]
+        read[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    assert used == set(links), "every link ends in an input"
+    for node_id, node in expected.items():
+        assert read.pop(node_id) == {"class_type": node["class_type"], "inputs": node["inputs"]}
+    assert not read
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ui_graph_is_tidy(name):
+    """No two nodes lie on each other, and every node but notes is inside a group."""
+    graph = ui_graph(name)
+    boxes = [(node["id"], *node["pos"], *node["size"]) for node in graph["nodes"]]
+    for index, (first, x, y, width, height) in enumerate(boxes):
+        for second, x2, y2, width2, height2 in boxes[index + 1 :]:
+            apart = x + width <= x2 or x2 + width2 <= x or y + height + 30 <= y2 or y2 + height2 + 30 <= y
+            assert apart, f"nodes {first} and {second} overlap"
+    for node in graph["nodes"]:
+        if node["type"] not in FRONTEND_ONLY:
+            assert any(_inside(node, group["bounding"]) for group in graph["groups"]), node["id"]
+
+
+def _inside(node: dict, bounding: list[float]) -> bool:
+    left, top, width, height = bounding
+    x, y = node["pos"]
+    return left <= x and top <= y and x + node["size"][0] <= left + width and y <= top + height
+
+
+def test_demo_graph_runs_on_the_server(demo_server):
+    prompt = api_graph("reference_to_lora_demo")
+    for node in prompt.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"].update(seed=20_240, steps=3)
+    events = []
+    history = demo_server.run(prompt, timeout=240, on_event=lambda kind, data: events.append(kind))
+    assert history["status"]["status_str"] == "success"
+    assert "execution_success" in events and "progress" in events
+    videos = {}
+    for node_id, file in output_files(history, VIDEO_SUFFIXES):
+        path = demo_server.base / file["filename"]
+        path.write_bytes(demo_server.view(**file))
+        videos[prompt[node_id]["_meta"]["title"]], _ = read_video(path)
+    assert set(videos) == {"Save: with", "Save: without"}
+    with_lora, without = videos["Save: with"], videos["Save: without"]
+    assert with_lora.shape == without.shape == (8, 64, 64, 3)
+    assert abs(with_lora.astype(float) - without).mean() > 1, "the LoRA changes the video"
+
+
+def test_only_sampling_runs_again_for_another_strength(demo_server):
+    prompt = api_graph("reference_to_lora_demo")
+    for node in prompt.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"].update(seed=20_241, steps=1)
+    demo_server.run(prompt, timeout=240)
+    prompt["7"]["inputs"]["strength"] = 0.5
+    executed = []
+    demo_server.run(prompt, on_event=lambda kind, data: kind == "executing" and executed.append(data["node"]))
+    assert "7" in executed and "11" in executed
+    assert "6" not in executed and "15" not in executed
+
+
+@pytest.mark.parametrize(
+    ("node_id", "change", "expected"),
+    [
+        ("3", {"hypernet_name": "missing.safetensors"}, "missing.safetensors"),
+        ("1", {"checkpoint_name": "../outside.safetensors"}, "outside"),
+        ("2", {"motion_module_name": "missing.safetensors"}, "missing.safetensors"),
+        ("6", {"frames": None}, "Link a reference clip"),
+        ("6", {"video": ["4", 0]}, "unlink"),
+        ("6", {"stride": 0}, "stride"),
+        ("7", {"strength": 1000.0}, "strength"),
+        ("4", {"file": "missing.mp4"}, "missing.mp4"),
+    ],
+)
+def test_bad_prompts_are_refused_with_a_sentence(demo_server, node_id, change, expected):
+    prompt = copy.deepcopy(api_graph("reference_to_lora_demo"))
+    inputs = {**prompt[node_id]["inputs"], **change}
+    prompt[node_id]["inputs"] = {name: value for name, value in inputs.items() if value is not None}
+    status, answer = demo_server.post_prompt(prompt)
+    assert status == 400
+    assert node_id in answer["node_errors"]
+    assert expected in refusal(answer)
