@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import video2lora_core as core
-from tests.host.backbones import save_checkpoint, vae_state_dict
-from tests.host.small_hypernets import make_hypernet
+
+from .backbones import save_checkpoint, vae_state_dict
+from .small_hypernets import make_hypernet
 
 BAD_FILES = {
     "plain_lora.safetensors": "plain LoRA",

@@ -7,8 +7,8 @@ import av
 import pytest
 import torch
 
-from tests.host.backbones import fill, vae_state_dict
-from tests.host.small_hypernets import make_hypernet
+from .backbones import fill, save_checkpoint, vae_state_dict
+from .small_hypernets import make_hypernet
 
 TAKE = {"frame_count": 0, "start": 0, "stride": 1, "longest_side": 0, "iterations": 0}
 
@@ -338,3 +338,68 @@ def test_every_input_and_output_of_the_nodes_has_a_tooltip(host):
             for name, (_, settings) in inputs.items():
                 assert settings.get("tooltip"), f"{node_id}.{name}"
         assert all(info["output_tooltips"]), node_id
+
+
+def test_changing_a_strength_never_runs_the_reference_again(host, server):
+    executed = []
+
+    def remember(kind, data):
+        if kind == "executing" and data["node"]:
+            executed.append(data["node"])
+
+    prompt = sampling_graph(host, server)
+    server.run(prompt, on_event=remember)
+    assert {"hypernet", "reference", "apply", "sampled"} <= set(executed)
+    executed.clear()
+    prompt["apply"]["inputs"]["strength"] = 0.5
+    server.run(prompt, on_event=remember)
+    assert {"apply", "sampled"} <= set(executed)
+    assert not {"hypernet", "reference"} & set(executed)
+    executed.clear()
+    prompt["reference"]["inputs"]["start"] = 1
+    server.run(prompt, on_event=remember)
+    assert "reference" in executed and "hypernet" not in executed
+
+
+def sampling_graph(host, server) -> dict:
+    """A tiny backbone, patched with what a clip predicts, sampled for two steps."""
+    backbones, hypernets = (server.models / name for name in ("video2lora_backbones", "video2lora"))
+    for folder in (backbones, hypernets):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = save_checkpoint(backbones / "tiny.safetensors")
+    model, _, _ = host.module("nodes.host.backbone").load_small_checkpoint(path)
+    targets = host.module("nodes.host.target_layers").list_targets(model)
+    make_hypernet(host.core, targets).save(hypernets / "for_tiny.safetensors")
+    clip = {"width": 32, "height": 32, "batch_size": 4, "color": 8421504}
+    choice = TAKE | {"hypernet": ["hypernet", 0], "vae": ["model", 2], "frames": ["clip", 0]}
+    strengths = {"strength": 1.0, "spatial_strength": 1.0, "motion_strength": 1.0}
+    sampling = {
+        "seed": 1,
+        "steps": 2,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "denoise": 1.0,
+    }
+    links = {
+        "model": ["apply", 0],
+        "positive": ["text", 0],
+        "negative": ["text", 0],
+        "latent_image": ["empty", 0],
+    }
+
+    def node(class_type, **inputs):
+        return {"class_type": class_type, "inputs": inputs}
+
+    return {
+        "model": node("LoadSmallCheckpoint", checkpoint_name=path.name),
+        "hypernet": node("LoadVideo2LoRAHypernet", hypernet_name="for_tiny.safetensors", aux_name="none"),
+        "clip": node("EmptyImage", **clip),
+        "reference": node("ReferenceVideoToLoRA", **choice),
+        "apply": node("ApplyAdaptiveLoRA", model=["model", 0], adaptive_lora=["reference", 0], **strengths),
+        "text": node("CLIPTextEncode", clip=["model", 1], text="a ball"),
+        "empty": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "sampled": node("KSampler", **links, **sampling),
+        "decoded": node("VAEDecode", samples=["sampled", 0], vae=["model", 2]),
+        "shown": node("PreviewImage", images=["decoded", 0]),
+    }
