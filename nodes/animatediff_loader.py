@@ -40,8 +40,11 @@ class AnimateDiffLoader(io.ComfyNode):
         return model_folders.check_file(model_folders.MOTION_MODELS, motion_module_name) or True
 
     @classmethod
-    def fingerprint_inputs(cls, motion_module_name: str) -> str:
-        """Attach again when the file was replaced (size or modification time)."""
+    def fingerprint_inputs(cls, motion_module_name: str, model: object = None) -> str:
+        """Attach again when the file was replaced (size or modification time).
+
+        The host passes linked inputs too, without their values; not taking them would make the node run always.
+        """
         return model_folders.fingerprint_file(model_folders.MOTION_MODELS, motion_module_name)
 
     @classmethod
