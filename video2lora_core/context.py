@@ -46,8 +46,8 @@ class ContextConfig:
         whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
         if len(self.grid) != 3 or not whole or min(sizes) < 1 or max(sizes) > 4096:
             raise Video2LoRAError(
-                f"The context settings {asdict(self)} are out of range; sizes must be whole numbers from 1 to 4096 "
-                "and the grid must have three of them."
+                f"The context settings {asdict(self)} are out of range; sizes are whole numbers from 1 to "
+                "4096 and the grid has three of them."
             )
 
     def to_dict(self) -> dict:
@@ -61,7 +61,8 @@ class ContextConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise Video2LoRAError(
-                f"The context settings name {', '.join(unknown)}, which this version does not know; update the pack."
+                f"The context settings name {', '.join(unknown)}, which this version does not know; "
+                "update the pack."
             )
         return cls(**values)
 
@@ -89,7 +90,7 @@ class PlainContext(nn.Module):
 
 
 class FourierContext(nn.Module):
-    """Kind "fourier": channels [latent, temporal difference, sines and cosines of t, y and x]; no parameters."""
+    """Kind "fourier": channels [latent, temporal difference, sines and cosines of t, y, x]; no parameters."""
 
     def __init__(self, latent_channels: int, config: ContextConfig) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class FourierContext(nn.Module):
 
 
 class StemContext(nn.Module):
-    """Kind "stem": two spatio-temporal convolutions over [latent, temporal difference], pooled to a fixed grid."""
+    """Kind "stem": two spatio-temporal convolutions over [latent, temporal difference], pooled to a grid."""
 
     def __init__(self, latent_channels: int, config: ContextConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The predicting network: a reference's latents in, the weights of its adaptive LoRA out (arXiv 2603.08210)."""
+"""The predicting network: a reference's latents in, its adaptive LoRA's weights out (arXiv 2603.08210)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,21 +8,21 @@ from .errors import Video2LoRAError
 from .light_lora import vector_size
 from .weight_decoder import Progress, WeightDecoder, sinusoid_table
 
-# With a learned constant per layer the prediction starts from "no effect"; a smaller head keeps it close to that
-# while gradients still reach every part of the network.
+# With a learned constant per layer the prediction starts from "no effect"; a smaller head keeps it close to
+# that while gradients still reach every part of the network.
 BASE_HEAD_INIT_STD = 1e-4
 
 
 class HyperNetwork(nn.Module):
     """Predicts D = rank * (down_dim + up_dim) values for each of N target layers.
 
-    Parameter names equal the public checkpoints' without their `img_weight_generator.` prefix; `context_encoder.*`
-    and `base_weights` exist only when asked for. Weights may be stored in any float dtype: the tokens are computed
-    in float32 at least, because the refinement adds small differences.
+    Parameter names equal the public checkpoints' without their `img_weight_generator.` prefix;
+    `context_encoder.*` and `base_weights` exist only when asked for. Weights may be stored in any float type:
+    tokens are computed in float32 at least, because the refinement adds small differences.
 
-    latent_channels: channels C of the latents. num_targets: N. decoder_blocks, sample_iters: depth and default
-    number of refinements. context: what precedes the decoder. base_weights: add a learned constant per layer, its
-    down half random, its up half zero, the usual start of a LoRA: no effect at first, but a gradient.
+    latent_channels: channels C of the latents. num_targets: N. decoder_blocks, sample_iters: depth and
+    default number of refinements. context: what precedes the decoder. base_weights: add a learned constant
+    per layer, its down half random, its up half zero: no effect at first, but a gradient, as LoRAs start.
 
     Raises Video2LoRAError for sizes below 1.
     """
@@ -51,9 +51,7 @@ class HyperNetwork(nn.Module):
         }
         for name, value in sizes.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise Video2LoRAError(
-                    f"The hypernetwork's {name} is {value!r}; it must be a whole number from 1."
-                )
+                raise Video2LoRAError(f"The hypernetwork's {name} is {value!r}; use a whole number from 1.")
         self.latent_channels = latent_channels
         self.num_targets = num_targets
         self.sample_iters = sample_iters
@@ -75,11 +73,11 @@ class HyperNetwork(nn.Module):
     ) -> Tensor:
         """Predict the weights (B, N, D) for latents (B, C, T, H, W), scaled as the backbone scales them.
 
-        `iterations` overrides the number of refinements (at least 1). `progress(done, total)` is called after each
-        one; what it raises ends the prediction. The result is float32 (float64 for float64 weights) and
+        `iterations` overrides the number of refinements (at least 1). `progress(done, total)` is called after
+        each one; what it raises ends the prediction. The result is float32 (float64 for float64 weights) and
         differentiable in the parameters and the latents.
 
-        Raises Video2LoRAError for latents of another rank or channel count, empty ones, or iterations below 1.
+        Raises Video2LoRAError for latents of another shape or channel count, and for iterations below 1.
         """
         self._check_latents(latents)
         iterations = self.sample_iters if iterations is None else iterations
@@ -107,7 +105,8 @@ class HyperNetwork(nn.Module):
         shape = tuple(latents.shape)
         if latents.ndim != 5 or 0 in shape:
             raise Video2LoRAError(
-                f"The reference's latents have the shape {shape}; expected (batch, channels, frames, height, width)."
+                f"The reference's latents have the shape {shape}; (batch, channels, frames, height, width) "
+                "is expected."
             )
         if shape[1] != self.latent_channels:
             raise Video2LoRAError(

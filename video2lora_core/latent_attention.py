@@ -1,12 +1,11 @@
 """Cross-attention that never makes keys or values of model width.
 
-The context enters only through bias-free linear maps, so keys and values of width D need not exist. With W_p the
-context's projection, head i's scores are  q_i (W_k,i W_p x)^T = (q_i W_k,i W_p) x^T  and its output
-W_o,i W_v,i W_p (P_i x): fold the first product into the query, the second into the output, and attend over the
-raw context x with its own few channels, shared by all heads, blocks and iterations.
+The context enters only through bias-free linear maps, so keys and values of width D need not exist. With W_p
+the context's projection, head i's scores are  q_i (W_k,i W_p x)^T = (q_i W_k,i W_p) x^T  and its output is
+W_o,i W_v,i W_p (P_i x): fold the first product into the query, the second into the output, and attend over
+the raw context x with its own few channels, shared by all heads, blocks and iterations.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -51,7 +50,7 @@ def attend(queries: Tensor, context: Tensor) -> Tensor:
 def folded_cross_attention(
     tokens: Tensor, context: Tensor, query: Tensor, out: Tensor, bias: Tensor
 ) -> Tensor:
-    """Cross-attention of tokens (B, N, D) over the padded context (B, L, C'') through folded maps: (B, N, D)."""
+    """Cross-attention of tokens (B, N, D) over the padded context (B, L, C'') by folded maps: (B, N, D)."""
     batch, count, _ = tokens.shape
     channels = context.shape[-1]
     queries = F.linear(tokens, query).reshape(batch, -1, channels).to(context.dtype)

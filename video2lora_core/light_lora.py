@@ -23,7 +23,7 @@ def vector_size(rank: int, down_dim: int, up_dim: int) -> int:
 def split_vector(vector: Tensor, rank: int, down_dim: int, up_dim: int) -> tuple[Tensor, Tensor]:
     """Split predicted values (..., D) into A_pred (..., rank, down_dim) and B_pred (..., up_dim, rank).
 
-    The first rank * down_dim values are A_pred row by row, the rest B_pred row by row. Both results are views.
+    The first rank * down_dim values are A_pred row by row, the rest B_pred row by row. Both are views.
     Raises Video2LoRAError when the last dimension is not rank * (down_dim + up_dim).
     """
     expected = vector_size(rank, down_dim, up_dim)

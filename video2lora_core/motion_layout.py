@@ -1,8 +1,8 @@
 """The shape of an AnimateDiff motion module, read from the keys and shapes of its state dict.
 
-Keys look like `down_blocks.0.motion_modules.1.temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.weight`
-(mid block: `mid_block.motion_modules.0. …`). v1, v2 and v3 modules differ in the number of blocks, the presence of
-a mid block and the length of the position tables only, so all of it comes from the tensors.
+Keys look like `down_blocks.0.motion_modules.1.temporal_transformer.transformer_blocks.0.ff_norm.weight` or
+`mid_block.motion_modules.0. …`. v1, v2 and v3 modules differ only in the presence of a mid block and the
+length of the position tables; all of it comes from the tensors.
 """
 
 import re
@@ -24,7 +24,7 @@ _ATTENTION = re.compile(r"^transformer_blocks\.\d+\.attention_blocks\.(\d+)\.")
 
 @dataclass(frozen=True)
 class TransformerLayout:
-    """One temporal transformer: its width, depth, attentions a block, position table rows, feed-forward width."""
+    """One temporal transformer: width, depth, attentions a block, position table rows, feed-forward width."""
 
     channels: int
     depth: int = 1
@@ -58,7 +58,7 @@ class MotionLayout:
         attentions: int = 2,
         positions: int = 32,
     ) -> "MotionLayout":
-        """The layout for a UNet with these `channels` per down block, the up blocks being their mirror image."""
+        """The layout for a UNet with these `channels` per down block; the up blocks mirror them."""
 
         def block(width: int, count: int) -> tuple[TransformerLayout, ...]:
             return (TransformerLayout(width, depth, attentions, positions),) * count
@@ -80,7 +80,8 @@ class MotionLayout:
             match = _MODULE.match(key)
             if match is None:
                 raise Video2LoRAError(
-                    f"The tensor {key} does not belong to an AnimateDiff motion module; choose a motion module file."
+                    f"The tensor {key} does not belong to an AnimateDiff motion module; "
+                    "choose a motion module file."
                 )
             block, index, rest = match.groups()
             groups.setdefault(block, {}).setdefault(int(index), {})[rest] = tensor
@@ -103,7 +104,7 @@ class MotionLayout:
 
 
 def strip_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with a leading `module.` (left by data-parallel training) removed from every key that has it."""
+    """The tensors, their keys without the `module.` that data-parallel training leaves in front."""
     return {key.removeprefix(_PREFIX): tensor for key, tensor in tensors.items()}
 
 
@@ -143,7 +144,8 @@ def _read_transformer(name: str, tensors: Mapping[str, Tensor]) -> TransformerLa
     channels = shape("norm.weight", 1)[0]
     if channels % HEADS:
         raise Video2LoRAError(
-            f"{name}.norm.weight has {channels} channels; motion modules have {HEADS} heads, so it must be a multiple."
+            f"{name}.norm.weight has {channels} channels; motion modules have {HEADS} heads, "
+            "so it must be a multiple."
         )
     depths = {int(match[1]) for match in map(_DEPTH.match, tensors) if match}
     attentions = {int(match[1]) for match in map(_ATTENTION.match, tensors) if match}

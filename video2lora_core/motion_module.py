@@ -1,8 +1,8 @@
 """An AnimateDiff motion module of any width and depth, with the key layout of the public files.
 
 A temporal transformer mixes the frames at every position: GroupNorm of each frame, Linear in, then blocks of
-temporal self-attentions (LayerNorm, then sinusoidal position, residual) and a GEGLU feed-forward, Linear out and
-the input added back.
+temporal self-attentions (LayerNorm, then sinusoidal position, residual) and a GEGLU feed-forward, Linear out
+and the input added back.
 """
 
 import math
@@ -138,8 +138,8 @@ class VanillaTemporalModule(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """Feature maps (videos * frames, channels, height, width), a video's frames together -> same shape.
 
-        Raises Video2LoRAError when the channels differ, the frames exceed the position table, or the batch is not
-        a whole number of videos.
+        Raises Video2LoRAError when the channels differ, the frames exceed the position table, or the batch is
+        not a whole number of videos.
         """
         if x.shape[1] != self.layout.channels:
             raise Video2LoRAError(
@@ -148,8 +148,8 @@ class VanillaTemporalModule(nn.Module):
             )
         if frames > self.layout.positions:
             raise Video2LoRAError(
-                f"The motion module knows {self.layout.positions} frame positions, but {frames} frames were given; "
-                "use fewer frames."
+                f"The motion module knows {self.layout.positions} frame positions, but {frames} frames were "
+                "given; use fewer frames."
             )
         if frames < 1 or x.shape[0] % frames:
             raise Video2LoRAError(
@@ -170,7 +170,7 @@ class MotionBlock(nn.Module):
 class MotionModel(nn.Module):
     """All motion modules of a UNet: `down_blocks`, `up_blocks` and, where there is one, `mid_block`.
 
-    `ops` gives the classes Linear, GroupNorm and LayerNorm (torch.nn by default), so that a host's own can be used.
+    `ops` gives the classes Linear, GroupNorm and LayerNorm: torch.nn by default, or a host's own.
     """
 
     def __init__(
@@ -208,8 +208,8 @@ class MotionModel(nn.Module):
     ) -> "MotionModel":
         """An untrained motion model for a UNet with `channels` per down block, in float32 on the CPU.
 
-        `down_modules` and `up_modules` are the modules per block (SD1.5: 2 and 3). Output projections are zero, so
-        that it changes nothing until trained. Raises Video2LoRAError for widths that 8 heads do not divide.
+        `down_modules` and `up_modules` are the modules per block (SD1.5: 2 and 3). Output projections are
+        zero: it changes nothing until trained. Raises Video2LoRAError for widths not divisible by 8 heads.
         """
         for width in channels:
             if width < HEADS or width % HEADS:
@@ -245,8 +245,8 @@ class MotionModel(nn.Module):
     ) -> "MotionModel":
         """Build the motion model a state dict describes and copy its tensors in.
 
-        Keys may carry a `module.` prefix. `dtype` defaults to the file's. Raises Video2LoRAError naming the key (and
-        shapes) that is foreign, missing or misshapen.
+        Keys may carry a `module.` prefix. `dtype` defaults to the file's. Raises Video2LoRAError naming the
+        key (and shapes) that is foreign, missing or misshapen.
         """
         tensors = strip_prefix(tensors)
         layout = MotionLayout.read(tensors)
@@ -258,8 +258,8 @@ class MotionModel(nn.Module):
                 raise Video2LoRAError(f"The motion module lacks {key}; the file is incomplete, get it again.")
             if tensors[key].shape != parameter.shape:
                 raise Video2LoRAError(
-                    f"{key} has the shape {tuple(tensors[key].shape)} where {tuple(parameter.shape)} was expected; "
-                    "the motion module is damaged or of an unknown kind."
+                    f"{key} has the shape {tuple(tensors[key].shape)} where {tuple(parameter.shape)} was "
+                    "expected; the motion module is damaged or of an unknown kind."
                 )
         for key in tensors:
             if key not in expected:

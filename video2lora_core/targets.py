@@ -31,7 +31,7 @@ class LayerTarget:
         for label, size in (("in_features", self.in_features), ("out_features", self.out_features)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise Video2LoRAError(
-                    f"Target layer {self.name} has {label} = {size!r}; it must be a whole number of at least 1."
+                    f"Target layer {self.name} has {label} = {size!r}; use a whole number of at least 1."
                 )
         if self.group not in GROUPS:
             raise Video2LoRAError(

@@ -16,7 +16,7 @@ HEAD_INIT_STD = 1e-3
 
 
 def head_count(size: int) -> int:
-    """Attention heads for width `size`: double from 1 while it divides and heads stay wider than 64, halve once."""
+    """Heads for width `size`: double from 1 while it divides and heads are wider than 64, then halve once."""
     heads = 1
     while size % heads == 0 and size // heads > 64:
         heads *= 2
@@ -67,7 +67,7 @@ class DecoderBlock(nn.Module):
         self.ff = FeedForward(size)
 
     def folded(self, feature: Tensor, channels: int, heads: int) -> "FoldedBlock":
-        """The block's maps for one forward, in float32: q, k, v joined, the context's projection folded in."""
+        """The block's maps for one forward: q, k, v joined, the context's projection folded in."""
         return FoldedBlock(self, feature, channels, heads)
 
 
@@ -126,7 +126,7 @@ class WeightDecoder(nn.Module):
         nn.init.normal_(self.delta_proj[1].weight, std=HEAD_INIT_STD)
 
     def forward(self, tokens: Tensor, feature: Tensor, iterations: int, progress: Progress | None) -> Tensor:
-        """Context tokens (B, L, C') and their projection (D, C') -> weights (B, N, D) in the projection's dtype.
+        """Context tokens (B, L, C') and their projection (D, C') -> weights (B, N, D) of its dtype.
 
         `progress(done, total)` is called after every iteration.
         """
