@@ -1,0 +1,25 @@
+"""Training a `Video2LoRA`: the objective, the loop and the data, without any host."""
+
+from .batch import ClipSource, ShardedClipSource, TrainBatch
+from .branches import AdapterBranches
+from .denoiser import Denoiser
+from .loop import StepReport, Trainer, TrainingResult
+from .metrics import Comparison
+from .objective import Objective
+from .processes import Processes
+from .settings import TrainingSettings
+
+__all__ = [
+    "AdapterBranches",
+    "ClipSource",
+    "Comparison",
+    "Denoiser",
+    "Objective",
+    "Processes",
+    "ShardedClipSource",
+    "StepReport",
+    "TrainBatch",
+    "Trainer",
+    "TrainingResult",
+    "TrainingSettings",
+]

@@ -1,0 +1,250 @@
+"""The training loss: the frozen backbone's diffusion loss under the LoRAs predicted from other clips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import Video2LoRAError
+from .balance import ConditionBalance
+from .batch import TrainBatch
+from .branches import AdapterBranches, Factors
+from .denoiser import Denoiser
+from .processes import Processes
+from .settings import TrainingSettings
+from .timesteps import loss_weights, sample_timesteps
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainableModel(Protocol):
+    """What the objective needs of a `Video2LoRA`."""
+
+    hypernetwork: nn.Module
+
+    def predict_weights(self, latents: Tensor) -> Tensor:
+        """References' latents (B, C, T, H, W) -> predicted weights (B, N, D), with gradient."""
+        ...
+
+    def batched_factors(self, weights: Tensor) -> Factors:
+        """Predicted weights (B, N, D) -> target name -> (up (B, out, rank), down (B, rank, in)), with
+        gradient.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoiseDraw:
+    """Noise (R*k, C, T, H, W) and timesteps (R*k,) of a batch's targets."""
+
+    noise: Tensor
+    timesteps: Tensor
+
+    def rows(self, start: int, stop: int) -> NoiseDraw:
+        """Rows start ... stop-1."""
+        return NoiseDraw(self.noise[start:stop], self.timesteps[start:stop])
+
+    def to(self, device: torch.device | str) -> NoiseDraw:
+        """The draw on a device."""
+        return NoiseDraw(self.noise.to(device), self.timesteps.to(device))
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """total: what backward is called on. The rest is detached; `references` are the unweighted losses
+    (R,).
+    """
+
+    total: Tensor
+    diffusion: Tensor
+    contrastive: Tensor
+    teacher: Tensor
+    references: Tensor
+
+
+def share_noise(rows: Tensor, targets: int, shared: str) -> Tensor:
+    """Make rows of the leading dimension (R*targets) equal where `shared` says so.
+
+    none: all differ. targets: the targets of one reference share. pairs: target j of references 2i and 2i+1
+    share (antithetic pairs: same content and noise, opposite semantics).
+    Raises Video2LoRAError for pairs of an odd number of references, and for unknown words.
+    """
+    if shared == "none":
+        return rows
+    by_reference = rows.unflatten(0, (-1, targets))
+    if shared == "targets":
+        return by_reference[:, :1].expand_as(by_reference).flatten(0, 1)
+    if shared != "pairs":
+        raise Video2LoRAError(f"Unknown shared_noise '{shared}'; use none, targets or pairs.")
+    if by_reference.shape[0] % 2:
+        raise Video2LoRAError(
+            "shared_noise = pairs needs an even number of references in a batch, not "
+            f"{by_reference.shape[0]}."
+        )
+    return by_reference[::2].repeat_interleave(2, dim=0).flatten(0, 1)
+
+
+def draw_noise(
+    shape: tuple[int, ...],
+    targets: int,
+    num_timesteps: int,
+    generator: torch.Generator,
+    settings: TrainingSettings,
+) -> NoiseDraw:
+    """Noise and timesteps for targets of `shape` (R*k, C, T, H, W), k = `targets`, from a CPU generator."""
+    noise = torch.randn(shape, generator=generator)
+    timesteps = sample_timesteps(
+        shape[0],
+        num_timesteps,
+        generator,
+        sampling=settings.timestep_sampling,
+        lowest=settings.timestep_lowest,
+        highest=settings.timestep_highest,
+        bias=settings.timestep_bias,
+        stratified=settings.timestep_stratified,
+    )
+    shared = settings.shared_noise
+    return NoiseDraw(share_noise(noise, targets, shared), share_noise(timesteps, targets, shared))
+
+
+def contrastive_loss(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE: row i of `first` and of `second` (n, E) attract, rows of other conditions repel.
+
+    `ids` (n,) tell conditions apart; other rows of the same condition are left out of the comparison.
+    """
+    first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
+    same = (ids[:, None] == ids[None, :]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+    scores = (first @ second.T / temperature).masked_fill(same, float("-inf"))
+    labels = torch.arange(len(ids), device=ids.device)
+    return 0.5 * (F.cross_entropy(scores, labels) + F.cross_entropy(scores.T, labels))
+
+
+class Objective:
+    """Computes the loss of a batch; holds the branches on the backbone and the balance of the conditions."""
+
+    def __init__(
+        self,
+        model: TrainableModel,
+        denoiser: Denoiser,
+        settings: TrainingSettings,
+        processes: Processes | None = None,
+    ) -> None:
+        self.model = model
+        self.denoiser = denoiser
+        self.settings = settings
+        self.processes = processes or Processes()
+        self.branches = AdapterBranches(denoiser.modules())
+        self.balance = ConditionBalance(settings.balance_momentum)
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Autocast as `precision` asks; parameters stay float32."""
+        dtype = PRECISIONS[self.settings.precision]
+        with torch.autocast(self.processes.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            yield
+
+    def predict(self, references: Tensor) -> tuple[Tensor, Factors]:
+        """Reference latents (R, C, T, H, W) -> predicted weights (R, N, D) and their factors, with
+        gradient.
+        """
+        weights = self.model.predict_weights(references)
+        return weights, self.model.batched_factors(weights)
+
+    def loss(self, batch: TrainBatch, draw: NoiseDraw) -> LossParts:
+        """The loss of a batch. The branches stay on, for gradient checkpointing: call `release` after
+        backward.
+
+        Raises Video2LoRAError when the teacher is asked for and the batch has no semantic captions, and when
+        the predicted LoRA does not fit the backbone.
+        """
+        self.branches.clear()
+        settings = self.settings
+        with self.precision():
+            noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
+            taught = self._teacher_prediction(batch, noisy, draw)
+            _, factors = self.predict(batch.reference_latents)
+            self.branches.use(factors)
+            prediction = self.denoiser.forward(noisy, draw.timesteps, batch.context).float()
+            target = self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps).float()
+            rows = self._weighted(F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1), draw)
+            references = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
+            diffusion = self._balanced(references, batch.conditions)
+            total = diffusion
+            teacher = contrastive = diffusion.new_zeros(())
+            if taught is not None:
+                error = F.mse_loss(prediction, taught, reduction="none").flatten(1).mean(1)
+                teacher = self._weighted(error, draw).mean()
+                total = total + settings.teacher_weight * teacher
+            if settings.contrastive_weight > 0:
+                contrastive = self._contrastive(batch)
+                total = total + settings.contrastive_weight * contrastive
+        return LossParts(
+            total, diffusion.detach(), contrastive.detach(), teacher.detach(), references.detach().float()
+        )
+
+    def release(self) -> None:
+        """Switch the branches off after backward."""
+        self.branches.clear()
+
+    @torch.no_grad()
+    def reference_losses(self, batch: TrainBatch, draw: NoiseDraw, shuffle: Tensor) -> dict[str, Tensor]:
+        """Losses (R,) of the same targets and noise: `no_lora`, `matched` reference, `shuffled` reference.
+
+        `shuffle` (R,) says whose prediction each reference's targets get in the shuffled pass.
+        """
+        with self.precision():
+            noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
+            target = self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps).float()
+            _, factors = self.predict(batch.reference_latents)
+            swapped = {name: (up[shuffle], down[shuffle]) for name, (up, down) in factors.items()}
+            losses = {}
+            for label, used in (("no_lora", {}), ("matched", factors), ("shuffled", swapped)):
+                with self.branches.attached(used):
+                    prediction = self.denoiser.forward(noisy, draw.timesteps, batch.context).float()
+                rows = (prediction - target).square().flatten(1).mean(1)
+                losses[label] = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
+        return losses
+
+    def _teacher_prediction(self, batch: TrainBatch, noisy: Tensor, draw: NoiseDraw) -> Tensor | None:
+        if self.settings.teacher_weight <= 0:
+            return None
+        if batch.semantic_context is None:
+            raise Video2LoRAError(
+                "teacher_weight is set but the clips have no semantic_caption; add that column, or set it to "
+                "0."
+            )
+        with torch.no_grad():
+            return self.denoiser.forward(noisy, draw.timesteps, batch.semantic_context).float()
+
+    def _weighted(self, rows: Tensor, draw: NoiseDraw) -> Tensor:
+        weights = loss_weights(
+            self.settings.loss_weighting,
+            self.denoiser.signal_to_noise(draw.timesteps),
+            self.denoiser.output_scale(draw.timesteps),
+            self.settings.min_snr_gamma,
+        )
+        return rows if weights is None else rows * weights.to(rows)
+
+    def _balanced(self, references: Tensor, conditions: tuple[str, ...]) -> Tensor:
+        if not self.settings.balance_conditions:
+            return references.mean()
+        return (references * self.balance.factors(conditions).to(references)).mean()
+
+    def _contrastive(self, batch: TrainBatch) -> Tensor:
+        pooled = self.model.hypernetwork.pooled_context
+        first = self.processes.gather_differentiable(pooled(batch.reference_latents))
+        second = self.processes.gather_differentiable(
+            pooled(batch.target_latents[:: batch.targets_per_reference])
+        )
+        digests = [hashlib.sha256(name.encode()).digest()[:7] for name in batch.ids]
+        ids = torch.tensor([int.from_bytes(digest, "little") for digest in digests], device=first.device)
+        return contrastive_loss(
+            first, second, self.processes.gather(ids), self.settings.contrastive_temperature
+        )

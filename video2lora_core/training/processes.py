@@ -1,0 +1,109 @@
+"""One training run over several processes, through accelerate where it was launched with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+from torch import Tensor
+
+from ..errors import Video2LoRAError
+
+
+class Processes:
+    """This process among its equals. Gradients are averaged in one flat all-reduce, so that the prediction
+    needs no wrapper module and accumulation costs no extra communication."""
+
+    def __init__(self, rank: int = 0, count: int = 1, device: torch.device | str = "cpu") -> None:
+        self.rank = rank
+        self.count = count
+        self.device = torch.device(device)
+
+    @classmethod
+    def start(cls, device: torch.device | str | None = None) -> Processes:
+        """Join the processes that `accelerate launch` (or torchrun) started, or run alone.
+
+        `device` is used when running alone; by default CUDA when there is any. Raises Video2LoRAError when
+        launched in several processes without accelerate installed.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+            return cls(device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            from accelerate import PartialState
+        except ImportError as error:
+            raise Video2LoRAError(
+                "Training in several processes needs the package accelerate; install it, or start one "
+                "process."
+            ) from error
+        state = PartialState(cpu=str(device) == "cpu")
+        return cls(state.process_index, state.num_processes, state.device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Replace every gradient by its mean over the processes; absent gradients count as zero."""
+        if self.count == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters])
+        dist.all_reduce(flat)
+        flat /= self.count
+        offset = 0
+        for parameter in parameters:
+            size = parameter.numel()
+            parameter.grad.copy_(flat[offset : offset + size].view_as(parameter))
+            offset += size
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows (n, ...) of all processes (n*count, ...), in the order of the processes; without gradient."""
+        if self.count == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.count)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    def gather_differentiable(self, rows: Tensor) -> Tensor:
+        """As `gather`, with gradient to every process's rows."""
+        return rows if self.count == 1 else torch.cat(dist_nn.all_gather(rows.contiguous()))
+
+    def gather_objects(self, values: list) -> list:
+        """The lists of all processes, joined."""
+        if self.count == 1:
+            return values
+        parts: list = [None] * self.count
+        dist.all_gather_object(parts, values)
+        return [value for part in parts for value in part]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the processes of a tensor on the CPU."""
+        if self.count == 1:
+            return values
+        total = values.to(self.device)
+        dist.all_reduce(total)
+        return (total / self.count).to(values.device)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.count == 1:
+            return flag
+        total = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(total)
+        return bool(total.item() > 0)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.count > 1:
+            dist.barrier()
+
+    def finish(self) -> None:
+        """Leave the process group."""
+        if self.count > 1 and dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,150 @@
+"""Every setting of a training run, with its default and the reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import Video2LoRAError
+from .config import setting
+from .timesteps import SAMPLINGS, WEIGHTINGS
+
+_AT_LEAST = {
+    **dict.fromkeys(
+        ("steps", "references", "targets_per_reference", "accumulation", "log_every", "keep_checkpoints"), 1
+    ),
+    "evaluation_references": 2,
+    **dict.fromkeys(("encoder_rate", "head_rate", "base_rate", "auxiliary_rate", "final_rate"), 0),
+    **dict.fromkeys(("max_minutes", "warmup_steps", "weight_decay", "clip_norm", "timestep_bias"), 0),
+    **dict.fromkeys(("contrastive_weight", "teacher_weight", "evaluate_every", "save_every"), 0),
+}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The section [training] of a config file. Raises Video2LoRAError for values out of range."""
+
+    steps: int = setting(20000, "Optimizer steps. The paper's run: 20000, on eight GPUs.")
+    max_minutes: float = setting(
+        0.0,
+        "Wall-clock limit in minutes; 0: none. The schedule then follows whichever of time and steps is "
+        "further, so a run cut short still ends with a small rate. Such a run is not repeatable bit for bit.",
+    )
+    seed: int = setting(0, "Seed of everything random in the run.")
+    references: int = setting(8, "References in one optimizer step, over all processes and accumulation.")
+    targets_per_reference: int = setting(
+        1,
+        "Targets that share one predicted LoRA. More of them lower the noise of the gradient for little "
+        "work.",
+    )
+    accumulation: int = setting(
+        1, "Parts a process splits its share of a step into; more parts, less memory."
+    )
+    encoder_rate: float = setting(
+        3e-4,
+        "Learning rate of context encoder and decoder. The paper's 1e-5 is for 20000 steps on a 5B backbone; "
+        "small runs from nothing were stable at 3e-4 to 1.5e-3.",
+    )
+    head_rate: float = setting(
+        1e-4,
+        "Learning rate of the last layer, which writes the weights. Kept low: one Adam step at 1e-3 moves "
+        "every predicted weight by up to 0.1, where a LoRA trained directly moved by 0.005.",
+    )
+    base_rate: float = setting(
+        3e-4, "Learning rate of the learned constant per layer. At 2e-3 the average LoRA drifted on noise."
+    )
+    auxiliary_rate: float = setting(
+        2e-4,
+        "Learning rate of the auxiliary matrices. At 1e-3 small runs got worse after 100 steps; 2e-4 was "
+        "stable.",
+    )
+    warmup_steps: int = setting(100, "Steps over which the rates rise from 0.")
+    final_rate: float = setting(0.05, "Where the cosine ends, as a fraction of the rates.")
+    weight_decay: float = setting(
+        3e-2, "AdamW's weight decay on matrices (the paper's); biases, norms and constants have none."
+    )
+    beta1: float = setting(0.9, "AdamW's first momentum.")
+    beta2: float = setting(0.99, "AdamW's second momentum; 0.99 instead of 0.999 forgets a bad batch sooner.")
+    clip_norm: float = setting(0.05, "Largest norm of the gradient (the paper's 0.05); 0: no clipping.")
+    ema_decay: float = setting(
+        0.999, "Decay of the averaged weights, which are the ones saved and evaluated; 0: no averaging."
+    )
+    precision: str = setting(
+        "fp32",
+        "Compute precision: fp32, bf16 (the paper's; best on GPUs that have it) or fp16 with loss scaling.",
+        ("fp32", "bf16", "fp16"),
+    )
+    gradient_checkpointing: bool = setting(
+        False, "Recompute the backbone's blocks in backward: much less memory, about a third more time."
+    )
+    timestep_sampling: str = setting(
+        "high_noise",
+        "Which noise levels are trained. high_noise: density t^bias; which effect it is matters while the "
+        "noise hides it, low levels show the motion in the noisy clip itself and dilute the gradient. "
+        "uniform is the paper's.",
+        SAMPLINGS,
+    )
+    timestep_bias: float = setting(
+        1.0, "Exponent of high_noise; 0 is uniform, 1 puts the mean at two thirds."
+    )
+    timestep_lowest: float = setting(0.0, "Lowest noise level trained, as a fraction of the schedule.")
+    timestep_highest: float = setting(1.0, "Highest noise level trained, as a fraction of the schedule.")
+    timestep_stratified: bool = setting(
+        True, "Spread a step's noise levels evenly: less variance between steps."
+    )
+    loss_weighting: str = setting(
+        "none", "none: the model's own error, the paper's. min_snr: caps what low noise counts.", WEIGHTINGS
+    )
+    min_snr_gamma: float = setting(5.0, "Cap of the signal-to-noise ratio under min_snr.")
+    shared_noise: str = setting(
+        "none",
+        "Who shares noise and noise level. targets: the targets of one reference. pairs: references 2i and "
+        "2i+1, for sources that pair opposite semantics on the same content; the difference is then all "
+        "semantics.",
+        ("none", "targets", "pairs"),
+    )
+    balance_conditions: bool = setting(
+        True,
+        "Divide each condition's loss by its usual size: otherwise loud effects (flashes) eat the gradient.",
+    )
+    balance_momentum: float = setting(0.98, "How slowly the usual size of a condition's loss changes.")
+    contrastive_weight: float = setting(
+        0.0,
+        "Weight of an auxiliary loss by which embeddings of two clips of one condition attract. It teaches a "
+        "stem to read motion within minutes; needs the context kind stem. Beyond the paper: 0 is the plain "
+        "method.",
+    )
+    contrastive_temperature: float = setting(0.1, "Temperature of the contrastive loss.")
+    teacher_weight: float = setting(
+        0.0,
+        "Weight of imitating the frozen backbone's own prediction under a second caption that names the "
+        "semantics (semantic_caption): far less noisy than the diffusion loss, but it can only teach what "
+        "the backbone already does when told in words. Beyond the paper: 0 is the plain method.",
+    )
+    log_every: int = setting(10, "Steps between lines in the log, losses.csv and TensorBoard.")
+    evaluate_every: int = setting(
+        250, "Steps between comparisons of no LoRA, matched and shuffled reference, per condition; 0: never."
+    )
+    evaluation_references: int = setting(32, "References in one comparison, always the same ones.")
+    save_every: int = setting(250, "Steps between checkpoints; 0: only at the end.")
+    keep_checkpoints: int = setting(3, "How many checkpoints are kept.")
+    tensorboard: bool = setting(True, "Write TensorBoard files where the package tensorboard is installed.")
+
+    def __post_init__(self) -> None:
+        for name, least in _AT_LEAST.items():
+            if getattr(self, name) < least:
+                raise Video2LoRAError(
+                    f"The setting {name} is {getattr(self, name)}; it must be at least {least}."
+                )
+        for name in ("ema_decay", "beta1", "beta2", "balance_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise Video2LoRAError(
+                    f"The setting {name} is {getattr(self, name)}; it must be in 0 ... 1, not 1."
+                )
+        for name in ("min_snr_gamma", "contrastive_temperature"):
+            if getattr(self, name) <= 0:
+                raise Video2LoRAError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
+        if not 0 <= self.timestep_lowest < self.timestep_highest <= 1:
+            raise Video2LoRAError(
+                f"The noise levels from {self.timestep_lowest} to {self.timestep_highest} are empty or "
+                "outside 0 to 1."
+            )
