@@ -55,8 +55,8 @@ class AdaptiveLoRA:
         layer_shape = (len(model.targets), config.rank * (config.down_dim + config.up_dim))
         if weights.ndim not in (2, 3) or weights.shape[-2:] != layer_shape or weights.shape[0] == 0:
             raise Video2LoRAError(
-                f"The predicted weights have the shape {tuple(weights.shape)} but this checkpoint needs {layer_shape}; "
-                "use the checkpoint that predicted them."
+                f"The predicted weights have the shape {tuple(weights.shape)} but this checkpoint needs "
+                f"{layer_shape}; use the checkpoint that predicted them."
             )
         count = weights.shape[0] if weights.ndim == 3 else 1
         self.coefficients = (
@@ -68,8 +68,8 @@ class AdaptiveLoRA:
             )
         if not bool(weights.isfinite().all()) or not bool(torch.tensor(self.coefficients).isfinite().all()):
             raise Video2LoRAError(
-                "The adaptive LoRA has values that are not finite; the checkpoint or the reference video is damaged, "
-                "use another one."
+                "The adaptive LoRA has values that are not finite; the checkpoint or the reference video is "
+                "damaged, use another one."
             )
         self.model = model
         self.weights = weights
@@ -155,8 +155,9 @@ class AdaptiveLoRA:
         stored = read_compact(path)
         if stored.fingerprint != model.fingerprint:
             raise Video2LoRAError(
-                f"{os.path.basename(path)} was predicted by the checkpoint with fingerprint {stored.fingerprint[:12]}, "
-                f"but the loaded one has {model.fingerprint[:12]}; load the checkpoint that predicted it."
+                f"{os.path.basename(path)} was predicted by the checkpoint with fingerprint "
+                f"{stored.fingerprint[:12]}, but the loaded one has {model.fingerprint[:12]}; load the "
+                "checkpoint that predicted it."
             )
         return cls(
             model,
@@ -179,7 +180,8 @@ class AdaptiveLoRA:
         format: "comfyui", "kohya", "diffusers" or "animatediff-motion". groups: only these groups of layers
         ("spatial", "temporal"); None means all of them, which not every format can carry.
 
-        Raises Video2LoRAError for an unknown format, for layers the format has no name for, and for failed writes.
+        Raises Video2LoRAError for an unknown format, for layers the format has no name for, and for failed
+        writes.
         """
         write_export(
             path,

@@ -9,7 +9,7 @@ from .targets import LayerTarget
 
 
 class AuxiliaryMatrices(nn.Module):
-    """One LightLoRA per target, found by target name: `matrices[name]`; iteration gives (name, LightLoRA) in order."""
+    """One LightLoRA per target: `matrices[name]`; iteration gives (name, LightLoRA) in target order."""
 
     def __init__(self, targets: Sequence[LayerTarget], rank: int, down_dim: int, up_dim: int) -> None:
         super().__init__()

@@ -11,8 +11,8 @@ from .errors import Video2LoRAError
 def blend(parts: Sequence[tuple[AdaptiveLoRA, float]]) -> AdaptiveLoRA:
     """One adaptive LoRA whose change of every layer is the weighted sum of the parts' changes, exactly.
 
-    The factors of the parts are put side by side, so ranks add up; blends can be blended again. All parts must
-    come from the same checkpoint.
+    The factors of the parts are put side by side, so ranks add up; blends can be blended again. All parts
+    must come from the same checkpoint.
 
     Raises Video2LoRAError when there are no parts, or they were predicted by different checkpoints.
     """
@@ -23,8 +23,10 @@ def blend(parts: Sequence[tuple[AdaptiveLoRA, float]]) -> AdaptiveLoRA:
     for lora, weight in parts:
         if lora.fingerprint != first.fingerprint:
             raise Video2LoRAError(
-                f"The adaptive LoRAs {first.name or 'first'} ({first.fingerprint[:12]}) and {lora.name or 'another'} "
-                f"({lora.fingerprint[:12]}) were predicted by different checkpoints; blend those of one checkpoint."
+                f"The adaptive LoRAs {first.name or 'first'} ({first.fingerprint[:12]}) and "
+                f"{lora.name or 'another'} ({lora.fingerprint[:12]}) were predicted by different "
+                "checkpoints; "
+                "blend those of one checkpoint."
             )
         weights.append(lora.weights.reshape(-1, *lora.weights.shape[-2:]))
         coefficients.extend(float(weight) * value for value in lora.coefficients)

@@ -1,7 +1,8 @@
-"""The compact file of one adaptive LoRA: predicted vectors and the fingerprint of the model that expands them.
+"""The compact file of one adaptive LoRA: predicted vectors and the fingerprint of the model that expands
+them.
 
-One tensor `weights` (N, D), or (K, N, D) for a blend of K with a second tensor `coefficients` (K,); the metadata
-entry `adaptive_lora` is JSON: version, fingerprint, name, created, source.
+One tensor `weights` (N, D), or (K, N, D) for a blend of K with a second tensor `coefficients` (K,); the
+metadata entry `adaptive_lora` is JSON: version, fingerprint, name, created, source.
 """
 
 import json
@@ -40,8 +41,8 @@ class CompactLoRA:
 def write_compact(path: str | os.PathLike, lora: CompactLoRA, dtype: torch.dtype = torch.float16) -> None:
     """Write the file atomically, weights in `dtype`; texts over 100 characters are shortened.
 
-    Raises Video2LoRAError for facts about the source that are not short plain JSON, values that overflow `dtype`,
-    and failed writes.
+    Raises Video2LoRAError for facts about the source that are not short plain JSON, values that overflow
+    `dtype`, and failed writes.
     """
     source = {
         key: value[:MAX_TEXT] if isinstance(value, str) else value for key, value in lora.source.items()

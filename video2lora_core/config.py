@@ -1,9 +1,10 @@
 """The settings of a Video2LoRA checkpoint, and their JSON form.
 
-AnimateDiff defaults. A saved adaptive LoRA holds layers * rank * (down_dim + up_dim) fp16 numbers. The paper's
-100/50 gives 50 KB for 168 layers, but 88.8 KB for the 296 spatial and temporal attention layers of SD1.5 with an
-AnimateDiff v2 module. `ANIMATEDIFF_DOWN_DIM` and `ANIMATEDIFF_UP_DIM` (54/26) keep the paper's proportion of about
-2:1 and bring those 296 layers to 47,360 bytes, 50 KB with the header to spare; `compact_size` computes others.
+AnimateDiff defaults. A saved adaptive LoRA holds layers * rank * (down_dim + up_dim) fp16 numbers. The
+paper's 100/50 gives 50 KB for 168 layers, but 88.8 KB for the 296 spatial and temporal attention layers of
+SD1.5 with an AnimateDiff v2 module. `ANIMATEDIFF_DOWN_DIM` and `ANIMATEDIFF_UP_DIM` (54/26) keep the paper's
+proportion of about 2:1 and bring those 296 layers to 47,360 bytes, 50 KB with the header to spare;
+`compact_size` computes others.
 """
 
 import re
@@ -32,7 +33,7 @@ MAX_FEATURES = 1_000_000
 
 
 def compact_size(num_targets: int, rank: int, down_dim: int, up_dim: int) -> int:
-    """Bytes of the predicted vectors of one adaptive LoRA in fp16, without the file's header (about 0.5 KB)."""
+    """Bytes of one adaptive LoRA's predicted vectors in fp16, without the file's header (about 0.5 KB)."""
     return 2 * num_targets * vector_size(rank, down_dim, up_dim)
 
 
@@ -42,7 +43,7 @@ def _number(value: object) -> bool:
 
 
 def is_plain_json(value: object, depth: int = 8) -> bool:
-    """Whether a value is made of dictionaries, lists, text, finite numbers, true, false and null, at most `depth` deep."""
+    """Whether a value is plain JSON (no NaN, no number beyond 64 bits), at most `depth` levels deep."""
     if value is None or isinstance(value, str | bool):
         return True
     if isinstance(value, int | float):
@@ -94,7 +95,8 @@ class Video2LoRAConfig:
                 raise Video2LoRAError(f"The setting {name} must be a whole number from 1 to {limit}.")
         if vector_size(self.rank, self.down_dim, self.up_dim) > MAX_VECTOR:
             raise Video2LoRAError(
-                f"The settings rank, down_dim and up_dim give more than {MAX_VECTOR} values a layer; lower one of them."
+                f"The settings rank, down_dim and up_dim give more than {MAX_VECTOR} values a layer; lower "
+                "one of them."
             )
         for name in ("alpha", "latent_scale"):
             value = getattr(self, name)
@@ -162,7 +164,7 @@ def check_targets(targets: Sequence[LayerTarget]) -> tuple[LayerTarget, ...]:
     seen = set()
     for target in targets:
         if not _TARGET_NAME.fullmatch(target.name):
-            raise Video2LoRAError(f"The target layer name {ascii(target.name[:120])} is not a module path.")
+            raise Video2LoRAError(f"The target layer name {target.name[:120]!a} is not a module path.")
         if target.name in seen:
             raise Video2LoRAError(f"The target layer {target.name} is listed twice; list every layer once.")
         if max(target.in_features, target.out_features) > MAX_FEATURES:

@@ -1,7 +1,7 @@
 """Module paths of ComfyUI's UNet and of AnimateDiff files in the names diffusers gives them.
 
-diffusers numbers blocks by resolution level, so the number of ResBlocks per level has to be known; it is inferred
-from which blocks the targets are in.
+diffusers numbers blocks by resolution level, so the number of ResBlocks per level has to be known; it is
+inferred from which blocks the targets are in.
 """
 
 import re
@@ -18,8 +18,8 @@ _RES_BLOCKS_TRIED = (2, 1, 3, 4)
 def infer_res_blocks(paths: Iterable[str]) -> int:
     """ResBlocks per level of the UNet whose layers these paths name, from the blocks that have a transformer.
 
-    With n ResBlocks a level has n input blocks and n + 1 output blocks, and the levels of both sides mirror each
-    other. Where the targets leave it open, 2, as in SD1.5.
+    With n ResBlocks a level has n input blocks and n + 1 output blocks, and the levels of both sides mirror
+    each other. Where the targets leave it open, 2, as in SD1.5.
 
     Raises Video2LoRAError when no number fits.
     """
@@ -29,27 +29,24 @@ def infer_res_blocks(paths: Iterable[str]) -> int:
         if match is not None and match[4].startswith("transformer_blocks."):
             (inputs if match[1] == "input_blocks" else outputs).add(int(match[2]))
     possible = [count for count in _RES_BLOCKS_TRIED if all(block % (count + 1) for block in inputs)]
-    for count in possible:
-        down = {(block - 1) // (count + 1) for block in inputs}
-        up = {block // (count + 1) for block in outputs}
-        whole_levels = len(inputs) == count * len(down) and len(outputs) == (count + 1) * len(up)
-        # Level i of the way down is level L - 1 - i of the way up, for one number of levels L.
-        if (
-            whole_levels
-            and down
-            and len(down) == len(up)
-            and len({a + b for a, b in zip(sorted(down), sorted(up, reverse=True), strict=True)}) == 1
-        ):
-            return count
     if not possible:
         raise Video2LoRAError(
             "The target layers fit no UNet layout that diffusers has names for; export in the format comfyui."
         )
-    return possible[0]
+    return next((count for count in possible if _mirrored(inputs, outputs, count)), possible[0])
+
+
+def _mirrored(inputs: set[int], outputs: set[int], count: int) -> bool:
+    """Whether blocks fill whole levels of `count` ResBlocks, level i down being level L - 1 - i up."""
+    down = sorted({(block - 1) // (count + 1) for block in inputs})
+    up = sorted({block // (count + 1) for block in outputs}, reverse=True)
+    if len(inputs) != count * len(down) or len(outputs) != (count + 1) * len(up) or len(down) != len(up):
+        return False
+    return len({low + high for low, high in zip(down, up, strict=True)}) == 1
 
 
 def diffusers_unet_path(path: str, res_blocks: int) -> str:
-    """A path inside ComfyUI's UNet as diffusers' UNet2DConditionModel names it; other paths stay as they are."""
+    """A path inside ComfyUI's UNet in the names of diffusers' UNets; paths of other models stay as they are."""
     match = _BLOCK.fullmatch(path)
     if match is not None:
         section, block, part, inner = match[1], int(match[2]), int(match[3]), match[4]

@@ -45,7 +45,8 @@ _WHERE = {
 }
 
 _LORA_MARKS = (
-    ".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", "_lora.up.", "_lora.down.", ".lora.up.", ".lora.down.",
+    ".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", "_lora.up.", "_lora.down.", ".lora.up.",
+    ".lora.down.",
     ".lora_linear_layer.", ".hada_w1_a", ".lokr_w1",
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ DIGEST_BYTES = 20
 
 
 def tensors_fingerprint(tensors: Mapping[str, Tensor], facts: Mapping) -> str:
-    """40 hexadecimal digits over the tensors' names, shapes, types and bytes, in order, and JSON-able facts."""
+    """40 hexadecimal digits over names, shapes, types and bytes of the tensors, in order, and JSON facts."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digest.update(json.dumps(dict(facts), sort_keys=True).encode())
     for name, tensor in tensors.items():

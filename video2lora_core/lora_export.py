@@ -1,9 +1,9 @@
 """Dense LoRA factors in the layouts other programs read.
 
-    comfyui             diffusion_model.<path>.lora_up|lora_down.weight, .alpha    ComfyUI's Load LoRA
-    kohya               lora_unet_<diffusers path with _>.lora_up|lora_down.weight, .alpha    kohya tools, A1111
-    diffusers           unet.<diffusers path>.lora_A|lora_B.weight    diffusers' load_lora_weights (peft)
-    animatediff-motion  <path>_lora.down|up.weight    ADE's Load AnimateDiff LoRA, official motion LoRAs
+comfyui: `diffusion_model.<path>.lora_up|lora_down.weight` and `.alpha`, for ComfyUI's Load LoRA.
+kohya: `lora_unet_<diffusers path with _ for .>.lora_up|lora_down.weight` and `.alpha`, for kohya tools and A1111.
+diffusers: `unet.<diffusers path>.lora_A|lora_B.weight`, for diffusers' load_lora_weights (peft).
+animatediff-motion: `<path>_lora.down|up.weight`, as official motion LoRAs, for ADE's Load AnimateDiff LoRA.
 
 The factors are final: alpha equals the rank wherever a format has an alpha.
 """
@@ -47,7 +47,8 @@ def write_export(
     groups: Collection[str] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write `up` (out, rank) and `down` (rank, in) of each target, as `factors_of(name)` gives them, atomically.
+    """Write `up` (out, rank) and `down` (rank, in) of each target, as `factors_of(name)` gives them,
+    atomically.
 
     groups: write only targets of these groups; None for all. Raises Video2LoRAError for an unknown format or
     group, when nothing is left to write, when a layer has no name in the format, and for failed writes.
@@ -89,7 +90,8 @@ def _chosen_targets(
     foreign = [target for target in chosen if target.scope not in _SCOPES[format]]
     if foreign:
         raise Video2LoRAError(
-            f"The format {format} cannot carry {len(foreign)} of the {len(chosen)} layers, first {foreign[0].name}; "
+            f"The format {format} cannot carry {len(foreign)} of the {len(chosen)} layers, first "
+            f"{foreign[0].name}; "
             f"choose only the other group, and {_ADVICE[format]}."
         )
     return chosen

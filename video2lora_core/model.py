@@ -21,10 +21,11 @@ from .targets import LayerTarget
 
 
 class Video2LoRA(nn.Module):
-    """The trained model: `hypernetwork`, `auxiliary` (LightLoRA by target name), `targets` in order, `config`.
+    """The trained model: `hypernetwork`, `auxiliary` (LightLoRA by target name), `targets` in order,
+    `config`.
 
-    `storage_dtype` is the type checkpoints are written in (that of the file it was loaded from, else float16);
-    computation is in the parameters' own type. Raises Video2LoRAError for unusable targets.
+    `storage_dtype` is the type checkpoints are written in (that of the file it was loaded from, else
+    float16); computation is in the parameters' own type. Raises Video2LoRAError for unusable targets.
     """
 
     def __init__(self, config: Video2LoRAConfig, targets: Sequence[LayerTarget]) -> None:
@@ -67,8 +68,8 @@ class Video2LoRA(nn.Module):
         """An untrained model for a list of layers; see Video2LoRAConfig for the settings.
 
         The defaults are the paper's. For all 296 attention layers of AnimateDiff on SD1.5 use
-        `config.ANIMATEDIFF_DOWN_DIM` and `ANIMATEDIFF_UP_DIM` (54/26): a saved adaptive LoRA then takes 47.4 KB
-        where 100/50 takes 88.8 KB.
+        `config.ANIMATEDIFF_DOWN_DIM` and `ANIMATEDIFF_UP_DIM` (54/26): a saved adaptive LoRA then takes 47.4
+        KB where 100/50 takes 88.8 KB.
 
         Raises Video2LoRAError for settings or targets that cannot be used.
         """
@@ -97,12 +98,14 @@ class Video2LoRA(nn.Module):
         targets: Sequence[str | LayerTarget] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> "Video2LoRA":
-        """Read a native checkpoint, or the official pair (hypernetwork, auxiliary file), on the CPU in `dtype`.
+        """Read a native checkpoint, or the official pair (hypernetwork, auxiliary file), on the CPU in
+        `dtype`.
 
         targets: only for an official pair whose backbone's order is not known: its layers in order, as target
         names or LayerTargets. The model is returned in evaluation mode.
 
-        Raises Video2LoRAError, naming the file, for anything that is not a whole checkpoint of a known version.
+        Raises Video2LoRAError, naming the file, for anything that is not a whole checkpoint of a known
+        version.
         """
         header = read_header(path)
         if aux_path is None:
@@ -155,7 +158,7 @@ class Video2LoRA(nn.Module):
         return {name: tuple(state[key].shape) for name, key in self._state_keys().items()}
 
     def stored_tensors(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Checkpoint tensor name -> tensor as it is stored: parameters in `dtype`, position tables in float32."""
+        """Checkpoint tensor name -> tensor as stored: parameters in `dtype`, position tables in float32."""
         dtype = dtype or self.storage_dtype
         state = self.state_dict()
         buffers = {key for key, _ in self.named_buffers()}
@@ -187,10 +190,12 @@ class Video2LoRA(nn.Module):
         return self._hashed[1]
 
     def save(self, path: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
-        """Write a native checkpoint, atomically, in `dtype` (float16, bfloat16 or float32; None: `storage_dtype`).
+        """Write a native checkpoint, atomically, in `dtype` (float16, bfloat16 or float32; None:
+        `storage_dtype`).
 
-        Saving in another type than `storage_dtype` makes `storage_dtype` that type, so that the fingerprint stays
-        that of the file. Raises Video2LoRAError for other types, values that overflow, and failed writes.
+        Saving in another type than `storage_dtype` makes `storage_dtype` that type, so that the fingerprint
+        stays that of the file. Raises Video2LoRAError for other types, values that overflow, and failed
+        writes.
         """
         dtype = dtype or self.storage_dtype
         if dtype not in FLOAT_DTYPES.values():
@@ -208,8 +213,8 @@ class Video2LoRA(nn.Module):
         aux_path: str | os.PathLike,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Write the official pair. The layout itself holds no order, iterations, alpha or `reference_range`; they
-        are added as metadata, which `load` reads and other programs ignore.
+        """Write the official pair. The layout itself holds no order, iterations, alpha or `reference_range`;
+        they are added as metadata, which `load` reads and other programs ignore.
 
         Raises Video2LoRAError when the model has parts the layout has no place for, and for failed writes.
         """
@@ -221,7 +226,7 @@ class Video2LoRA(nn.Module):
         iterations: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Predicted vectors (B, N, D) for latents (B, C, T, H, W), with gradients; see HyperNetwork.forward."""
+        """Predicted vectors (B, N, D) for latents (B, C, T, H, W), with gradients: HyperNetwork.forward."""
         return self.hypernetwork(latents, iterations, progress)
 
     def batched_factors(self, weights: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -231,7 +236,8 @@ class Video2LoRA(nn.Module):
         """
         if weights.ndim != 3 or weights.shape[1] != len(self.targets):
             raise Video2LoRAError(
-                f"The predicted weights have the shape {tuple(weights.shape)}; expected (batch, {len(self.targets)}, "
+                f"The predicted weights have the shape {tuple(weights.shape)}; expected (batch, "
+                f"{len(self.targets)}, "
                 "values)."
             )
         scale = self.config.alpha / self.config.rank
@@ -250,10 +256,11 @@ class Video2LoRA(nn.Module):
     ) -> list[AdaptiveLoRA]:
         """One AdaptiveLoRA for each reference in latents (B, C, T, H, W), scaled as the backbone scales them.
 
-        iterations: refinements, None for the checkpoint's own number. `progress(done, total)` is called after each
-        and may raise to stop. Latents are moved to the model's device.
+        iterations: refinements, None for the checkpoint's own number. `progress(done, total)` is called after
+        each and may raise to stop. Latents are moved to the model's device.
 
-        Raises Video2LoRAError for latents that do not fit or are not finite, and for predictions that are not finite.
+        Raises Video2LoRAError for latents that do not fit or are not finite, and for predictions that are not
+        finite.
         """
         if not bool(latents.isfinite().all()):
             raise Video2LoRAError(

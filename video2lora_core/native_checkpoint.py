@@ -1,7 +1,7 @@
 """The native checkpoint: one file with the hypernetwork, the auxiliary matrices and everything about them.
 
-Tensors: `hypernetwork.<parameter>` and `aux.<target>.down|up`. The metadata entry `video2lora` is JSON: version,
-config (see Video2LoRAConfig) and the ordered targets as [name, in_features, out_features, group].
+Tensors: `hypernetwork.<parameter>` and `aux.<target>.down|up`. The metadata entry `video2lora` is JSON:
+version, config (see Video2LoRAConfig) and the ordered targets as [name, in_features, out_features, group].
 """
 
 import json
@@ -32,7 +32,8 @@ class CheckpointDescription:
 def describe_native(header: SafetensorsHeader) -> CheckpointDescription:
     """Read the description of a native checkpoint.
 
-    Raises Video2LoRAError for other kinds of file, newer versions, and settings that are missing or out of range.
+    Raises Video2LoRAError for other kinds of file, newer versions, and settings that are missing or out of
+    range.
     """
     if file_kind(header) is not FileKind.NATIVE:
         raise wrong_kind(header, "a Video2LoRA hypernetwork")
@@ -78,5 +79,5 @@ def write_native(
     targets: Sequence[LayerTarget],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Write the file atomically; `tensors` are in their storage type. Raises Video2LoRAError when it fails."""
+    """Write the file atomically, `tensors` as they are. Raises Video2LoRAError when it fails."""
     write_safetensors(path, tensors, {NATIVE_KEY: description_json(config, targets)})

@@ -1,9 +1,10 @@
 """The authors' pair of files: a hypernetwork and its auxiliary matrices ("LiLoRA").
 
-Hypernetwork keys are `img_weight_generator.<parameter>`; auxiliary keys `lora_unet__<module path with _ for .>`
-followed by `.down_aux` (down_dim, in) or `.up_aux` (out, up_dim). Sizes follow from the shapes. Order, iterations
-and alpha are not in the files: targets stand in the backbone's module order, iterations are 4 and alpha is 1. Pairs
-written here carry order and settings as metadata besides, which other programs ignore.
+Hypernetwork keys are `img_weight_generator.<parameter>`; auxiliary keys `lora_unet__<module path with _ for
+.>` followed by `.down_aux` (down_dim, in) or `.up_aux` (out, up_dim). Sizes follow from the shapes. Order,
+iterations
+and alpha are not in the files: targets stand in the backbone's module order, iterations are 4 and alpha is 1.
+Pairs written here carry order and settings as metadata besides, which other programs ignore.
 """
 
 import os
@@ -50,7 +51,8 @@ def describe_official(
 ) -> OfficialPair:
     """Derive config, targets and tensor names from the headers of a pair.
 
-    order: all layers in target order, as LayerTargets or target names, for backbones whose order is not known.
+    order: all layers in target order, as LayerTargets or target names, for backbones whose order is not
+    known.
 
     Raises Video2LoRAError for files of other kinds, a pair that does not belong together, and names without a
     known order when none is given.
@@ -88,7 +90,7 @@ _DERIVED = ("latent_channels", "rank", "down_dim", "up_dim", "decoder_blocks")
 
 
 def _auxiliary_sizes(header: SafetensorsHeader) -> dict[str, tuple[int, int, int, int]]:
-    """Official layer name -> (in, out, down_dim, up_dim), checked to be complete and of one down_dim and up_dim."""
+    """Official layer name -> (in, out, down_dim, up_dim), checked: both halves there, inner sizes alike."""
     name = header.path.name
     halves: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, info in header.tensors.items():
@@ -99,7 +101,8 @@ def _auxiliary_sizes(header: SafetensorsHeader) -> dict[str, tuple[int, int, int
             or len(info.shape) != 2
         ):
             raise Video2LoRAError(
-                f"{name} holds {shown(key)}, which is no auxiliary matrix; choose the LiLoRA file of the pair."
+                f"{name} holds {shown(key)}, which is no auxiliary matrix; choose the LiLoRA file of the "
+                "pair."
             )
         halves.setdefault(layer, {})[half] = info.shape
     sizes = {}
@@ -141,7 +144,8 @@ def _derive_config(
         )
     if positions.shape[1] != 2 * len(sizes):
         raise Video2LoRAError(
-            f"{name} predicts for {positions.shape[1] // 2} layers but {auxiliary.path.name} has {len(sizes)}; "
+            f"{name} predicts for {positions.shape[1] // 2} layers but {auxiliary.path.name} has "
+            f"{len(sizes)}; "
             "choose two files of the same pair."
         )
     blocks = {int(match[1]) for match in map(_BLOCK.match, hypernetwork.tensors) if match}
@@ -164,7 +168,8 @@ def _module_order(
     found = known_order(layer.removeprefix(AUXILIARY_PREFIX) for layer in sizes)
     if found is None:
         raise Video2LoRAError(
-            f"{auxiliary.path.name} names layers such as {shown(next(iter(sizes)))} that fit neither CogVideoX nor "
+            f"{auxiliary.path.name} names layers such as {shown(next(iter(sizes)))} that fit neither "
+            "CogVideoX nor "
             "AnimateDiff, and official files carry no order; give the order of its target layers."
         )
     family, layers = found
@@ -198,7 +203,8 @@ def _given_order(
     for key, target in keys.items():
         if (target.in_features, target.out_features) != sizes[key][:2] or target.group not in GROUPS:
             raise Video2LoRAError(
-                f"{auxiliary.path.name} has {key} as {sizes[key][0]} to {sizes[key][1]} features, but the given order "
+                f"{auxiliary.path.name} has {key} as {sizes[key][0]} to {sizes[key][1]} features, but the "
+                "given order "
                 f"says {target.in_features} to {target.out_features}; use the order of the same backbone."
             )
     return check_targets(targets)
@@ -213,17 +219,19 @@ def write_official(
 ) -> None:
     """Write a pair; `tensors` are named as in a native checkpoint and in their storage type.
 
-    Raises Video2LoRAError when the layout has no place for the model (a context encoder, learned constants, two
-    layers of one name), and for failed writes.
+    Raises Video2LoRAError when the layout has no place for the model (a context encoder, learned constants,
+    two layers of one name), and for failed writes.
     """
     if config.context.kind != "none" or config.base_weights:
         raise Video2LoRAError(
-            "The official layout has no place for a context encoder or learned constants; save a native checkpoint."
+            "The official layout has no place for a context encoder or learned constants; save a native "
+            "checkpoint."
         )
     names = {auxiliary_key(target.name) for target in targets}
     if len(names) != len(targets):
         raise Video2LoRAError(
-            "Two target layers have the same name in the official layout, which drops dots and scopes; save a native "
+            "Two target layers have the same name in the official layout, which drops dots and scopes; save "
+            "a native "
             "checkpoint."
         )
     hypernetwork, auxiliary = {}, {}

@@ -1,8 +1,9 @@
 """The order of target layers in official files, which name their layers but do not order them.
 
 The authors' code walks the backbone's modules, so targets stand in the order in which modules are registered.
-Names are module paths with `_` for `.`; the tables below give the paths back and their order, for CogVideoX
-(diffusers' transformer) and for AnimateDiff (ComfyUI's UNet, then the motion module's down, up and mid blocks).
+Names are module paths with `_` for `.`; the tables below give the paths back and their order: for CogVideoX
+that of diffusers' transformer, for AnimateDiff that of ComfyUI's UNet, then the motion module's down, up and
+mid blocks.
 """
 
 import re
@@ -70,15 +71,19 @@ def _parse_cogvideox(flat: str) -> OrderedLayer | None:
     return OrderedLayer(f"unet.transformer_blocks.{block}.{path}", SPATIAL, (1, block, place))
 
 
-_UNET_SECTIONS = {"input_blocks": 1, "middle_block": 2, "output_blocks": 3}
+_SECTIONS = {
+    section: place
+    for place, section in enumerate(
+        ("input_blocks", "middle_block", "output_blocks", "down_blocks", "up_blocks", "mid_block"), start=1
+    )
+}
 _UNET_INNER = _places(
     (*(f"attn1.{layer}" for layer in _ATTENTION), *_FEED_FORWARD, *(f"attn2.{layer}" for layer in _ATTENTION))
 )
-_MOTION_SECTIONS = {"down_blocks": 5, "up_blocks": 6, "mid_block": 7}
 _MOTION_INNER = _places(
     (*(f"attention_blocks.{index}.{layer}" for index in range(8) for layer in _ATTENTION), *_FEED_FORWARD)
 )
-# A transformer's own layers, by place: proj_in, the blocks' layers, proj_out; emb_layers belongs to a ResBlock.
+# proj_in, the blocks' layers and proj_out are a transformer's; emb_layers belongs to a ResBlock.
 _TRANSFORMER = r"(?:(emb_layers_1|proj_in|proj_out)|transformer_blocks_(\d{1,3})_(\w+))"
 
 
@@ -94,43 +99,31 @@ def _parse_transformer(
     return (1, int(depth), place), f"transformer_blocks.{int(depth)}.{path}"
 
 
+_UNET_LAYER = re.compile(rf"(?:(input_blocks|output_blocks)_(\d{{1,3}})|(middle_block))_(\d)_{_TRANSFORMER}")
+_MOTION_LAYER = re.compile(
+    r"(?:(down_blocks|up_blocks)_(\d{1,2})|(mid_block))_motion_modules_(\d)_temporal_transformer_"
+    + _TRANSFORMER
+)
+
+
 def _parse_animatediff(flat: str) -> OrderedLayer | None:
-    match = re.fullmatch(r"time_embed_([02])", flat)
-    if match is not None:
-        return OrderedLayer(f"unet.time_embed.{match[1]}", SPATIAL, (0, int(match[1])))
-    match = re.fullmatch(
-        rf"(input_blocks_|output_blocks_|middle_block)((?:\d{{1,3}})?)_(\d)_{_TRANSFORMER}", flat
-    )
-    if match is not None and (match[1] == "middle_block") == (match[2] == ""):
-        section = match[1].rstrip("_")
-        found = _parse_transformer(match[4], match[5], match[6], _UNET_INNER)
-        if found is None:
-            return None
-        place, path = found
-        block = int(match[2] or 0)
-        prefix = section if section == "middle_block" else f"{section}.{block}"
-        return OrderedLayer(
-            f"unet.{prefix}.{match[3]}.{path}",
-            SPATIAL,
-            (_UNET_SECTIONS[section], block, int(match[3]), *place),
-        )
-    match = re.fullmatch(
-        rf"(down_blocks_|up_blocks_|mid_block)((?:\d{{1,2}})?)_motion_modules_(\d)_temporal_transformer_{_TRANSFORMER}",
-        flat,
-    )
-    if match is None or (match[1] == "mid_block") != (match[2] == "") or match[4] == "emb_layers_1":
+    if flat in ("time_embed_0", "time_embed_2"):
+        return OrderedLayer("unet." + flat[:-2] + "." + flat[-1], SPATIAL, (0, int(flat[-1])))
+    unet, motion = _UNET_LAYER.fullmatch(flat), _MOTION_LAYER.fullmatch(flat)
+    match = unet or motion
+    if match is None:
         return None
-    section = match[1].rstrip("_")
-    found = _parse_transformer(match[4], match[5], match[6], _MOTION_INNER)
-    if found is None:
+    side, block, middle, part, plain, depth, inner = match.groups()
+    found = _parse_transformer(plain, depth, inner, _UNET_INNER if unet else _MOTION_INNER)
+    if found is None or (motion and plain == "emb_layers_1"):
         return None
     place, path = found
-    block = int(match[2] or 0)
-    prefix = section if section == "mid_block" else f"{section}.{block}"
+    section = middle or f"{side}.{int(block)}"
+    order = (_SECTIONS[side or middle], int(block or 0), int(part), *place)
+    if unet:
+        return OrderedLayer(f"unet.{section}.{part}.{path}", SPATIAL, order)
     return OrderedLayer(
-        f"motion.{prefix}.motion_modules.{match[3]}.temporal_transformer.{path}",
-        TEMPORAL,
-        (_MOTION_SECTIONS[section], block, int(match[3]), *place),
+        f"motion.{section}.motion_modules.{part}.temporal_transformer.{path}", TEMPORAL, order
     )
 
 
@@ -142,7 +135,7 @@ KNOWN_ORDERS = (
 
 
 def known_order(flat_names: Iterable[str]) -> tuple[BackboneOrder, dict[str, OrderedLayer]] | None:
-    """The family all names belong to, with flat name -> layer in module order; None when no family has them all."""
+    """The family that has all names, with flat name -> layer in module order; None when no family has."""
     flat_names = list(flat_names)
     for order in KNOWN_ORDERS:
         layers = {flat: order.parse(flat) for flat in flat_names}

@@ -76,7 +76,7 @@ def shown(text: object, limit: int = 120) -> str:
 
 
 def _parse_json(text: str | bytes, limit: int) -> object:
-    """Parse JSON without ever raising: None for what is too long, malformed, nested too deeply, or has NaN."""
+    """Parse JSON without ever raising: None for text too long, malformed, too deeply nested or with NaN."""
     if len(text) > limit:
         return None
 
