@@ -2,8 +2,10 @@
 
 from comfy_api.latest import io
 
+from ..video2lora_core.file_kinds import FileKind
 from .host import model_folders
 from .host.patching import attach_animatediff
+from .host.weights_file import weights_problem
 
 
 class AnimateDiffLoader(io.ComfyNode):
@@ -37,13 +39,14 @@ class AnimateDiffLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, motion_module_name: str) -> bool | str:
         """Refuse before execution what can not be loaded; the sentence appears on the node."""
-        return model_folders.check_file(model_folders.MOTION_MODELS, motion_module_name) or True
+        folder = model_folders.MOTION_MODELS
+        return weights_problem(folder, motion_module_name, FileKind.MOTION_MODULE) or True
 
     @classmethod
     def fingerprint_inputs(cls, motion_module_name: str, model: object = None) -> str:
         """Attach again when the file was replaced (size or modification time).
 
-        The host passes linked inputs too, without their values; not taking them would make the node run always.
+        The host passes linked inputs too, without their values; a node that does not take them runs always.
         """
         return model_folders.fingerprint_file(model_folders.MOTION_MODELS, motion_module_name)
 

@@ -3,8 +3,10 @@
 import folder_paths
 from comfy_api.latest import io
 
+from ..video2lora_core.file_kinds import FileKind
 from .host import model_folders
 from .host.backbone import load_small_checkpoint
+from .host.weights_file import weights_problem
 
 
 class LoadSmallCheckpoint(io.ComfyNode):
@@ -37,7 +39,7 @@ class LoadSmallCheckpoint(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint_name: str) -> bool | str:
         """Refuse before execution what can not be loaded; the sentence appears on the node."""
-        return model_folders.check_file(model_folders.BACKBONES, checkpoint_name) or True
+        return weights_problem(model_folders.BACKBONES, checkpoint_name, FileKind.CHECKPOINT) or True
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint_name: str) -> str:

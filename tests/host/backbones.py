@@ -20,6 +20,11 @@ def seeded(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     return torch.randn(shape, generator=generator) * scale
 
 
+def relative_change(changed: torch.Tensor, original: torch.Tensor) -> float:
+    """‖changed - original‖ / ‖original‖: latents of random models have any size."""
+    return float((changed - original).norm() / original.norm())
+
+
 def fill(state: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Replace every tensor by seeded noise; norm weights are near one."""
     filled = {}

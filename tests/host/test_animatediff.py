@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from .backbones import motion_state_dict, save_checkpoint
+from .backbones import motion_state_dict, relative_change, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_sampling_uses_it_and_the_original_model_is_untouched(animatediff, model
     plain = sample(model)
     attached = animatediff.attach_motion_model(model, motion_state_dict())
     moving = sample(attached)
-    assert not torch.allclose(plain, moving, atol=1e-3)
+    assert relative_change(plain, moving) > 1e-2
     assert torch.equal(sample(attached), moving)
     assert torch.equal(sample(model), plain)
     comfy.model_management.unload_all_models()
@@ -118,7 +118,8 @@ def test_frames_talk_to_their_own_video_only(animatediff, model):
 
 def test_first_frame_depends_on_the_last(animatediff, model, sample):
     attached = animatediff.attach_motion_model(model, motion_state_dict())
-    assert not torch.allclose(sample(attached, frames=2)[:1], sample(attached, frames=3)[:1], atol=1e-4)
+    assert relative_change(sample(model, frames=2)[:1], sample(model, frames=3)[:1]) < 1e-5
+    assert relative_change(sample(attached, frames=2)[:1], sample(attached, frames=3)[:1]) > 1e-2
 
 
 def test_schedule_is_animatediffs_and_the_prediction_type_stays(animatediff, model):
@@ -163,6 +164,14 @@ def test_more_frames_than_positions_is_an_error_and_the_model_recovers(animatedi
     with pytest.raises(error, match="4 frame positions"):
         sample(attached, frames=5)
     assert sample(attached, frames=4).isfinite().all()
+
+
+def test_node_refuses_another_kind_of_file_before_it_runs(host):
+    folder = host.models / "animatediff_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"lora_unet_x.lora_up.weight": torch.ones(4, 1)}, folder / "style.safetensors")
+    refusal = host.node_classes["AnimateDiffLoader"].validate_inputs("style.safetensors")
+    assert "style.safetensors is a plain LoRA" in refusal
 
 
 def test_node_attaches_a_file(host, model, sample, animatediff):

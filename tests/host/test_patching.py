@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from .backbones import motion_state_dict, save_checkpoint
+from .backbones import motion_state_dict, relative_change, save_checkpoint
 
 UNET_KEY = "diffusion_model."
 
@@ -178,7 +178,7 @@ def test_given_model_is_never_touched(patching, targets_of, make_lora, moving, s
     plain = sample(moving)
     patches = dict(moving.patches), dict(motion_of(moving).patches)
     patched, _ = patching.apply_adaptive_lora(moving, make_lora(targets_of(moving)))
-    assert not torch.allclose(sample(patched), plain, atol=1e-4)
+    assert relative_change(sample(patched), plain) > 1e-2
     assert torch.equal(sample(moving), plain)
     assert (moving.patches, motion_of(moving).patches) == patches
     assert patched.parent is moving

@@ -62,7 +62,7 @@ def test_weights_are_the_files(loaded):
     layer = "transformer.text_model.encoder.layers.0.mlp.fc1.weight"
     weight = clip_state["clip_l." + layer]
     assert torch.equal(weight, tensors["cond_stage_model." + layer].to(weight.dtype))
-    assert float(vae.first_stage_model.vae_scale) == pytest.approx(0.18215)
+    assert vae.first_stage_model.vae_scale.item() == pytest.approx(0.18215)
 
 
 @pytest.mark.parametrize("v_prediction", [False, True])
@@ -149,3 +149,5 @@ def test_node_lists_and_loads_the_file(host):
     node = host.node_classes["LoadSmallCheckpoint"]
     assert node.validate_inputs("listed.safetensors") is True
     assert "outside" in node.validate_inputs("../secret.safetensors")
+    save_file({"taesd_decoder.1.weight": torch.ones(4)}, folder / "vae.safetensors")
+    assert "vae.safetensors is a VAE" in node.validate_inputs("vae.safetensors")
