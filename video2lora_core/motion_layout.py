@@ -27,15 +27,10 @@ class TransformerLayout:
     """One temporal transformer: width, depth, attentions a block, position table rows, feed-forward width."""
 
     channels: int
-    depth: int = 1
-    attentions: int = 2
-    positions: int = 32
-    feed_forward: int = 0
-
-    @property
-    def inner(self) -> int:
-        """Width inside the feed-forward, 4 * channels unless the tensors say otherwise."""
-        return self.feed_forward or 4 * self.channels
+    depth: int
+    attentions: int
+    positions: int
+    inner: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class MotionLayout:
         """The layout for a UNet with these `channels` per down block; the up blocks mirror them."""
 
         def block(width: int, count: int) -> tuple[TransformerLayout, ...]:
-            return (TransformerLayout(width, depth, attentions, positions),) * count
+            return (TransformerLayout(width, depth, attentions, positions, 4 * width),) * count
 
         return cls(
             down=tuple(block(width, down_modules) for width in channels),
@@ -156,5 +151,5 @@ def _read_transformer(name: str, tensors: Mapping[str, Tensor]) -> TransformerLa
         depth=len(_counted(depths, f"{name}.transformer_blocks")),
         attentions=len(_counted(attentions, f"{name}.transformer_blocks.0.attention_blocks")),
         positions=shape("transformer_blocks.0.attention_blocks.0.pos_encoder.pe", 3)[1],
-        feed_forward=shape("transformer_blocks.0.ff.net.2.weight", 2)[1],
+        inner=shape("transformer_blocks.0.ff.net.2.weight", 2)[1],
     )

@@ -42,7 +42,7 @@ def norm(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 def predict(
     weights: dict[str, Tensor], latents: Tensor, num_targets: int, blocks: int, iterations: int
 ) -> Tensor:
-    """The prediction (B, N, D) for `latents` (B, C, T, H, W), or for context tokens (B, L, C), by a state dict."""
+    """The prediction (B, N, D) for latents (B, C, T, H, W) or context tokens (B, L, C), from a state dict."""
     tokens = latents.flatten(2).transpose(1, 2) if latents.ndim == 5 else latents
     context = tokens @ weights["feature_proj.weight"].T
     size = context.shape[-1]
@@ -60,8 +60,6 @@ def predict(
             x = norm(weights, f"{block}.norm3", h)
             x = F.gelu(x @ weights[f"{block}.ff.net.0.0.weight"].T + weights[f"{block}.ff.net.0.0.bias"])
             h = h + x @ weights[f"{block}.ff.net.1.weight"].T + weights[f"{block}.ff.net.1.bias"]
-        w = (
-            w
-            + norm(weights, "decoder_model.delta_proj.0", h) @ weights["decoder_model.delta_proj.1.weight"].T
-        )
+        x = norm(weights, "decoder_model.delta_proj.0", h)
+        w = w + x @ weights["decoder_model.delta_proj.1.weight"].T
     return w
