@@ -1,6 +1,5 @@
 """The shipped graphs on a running ComfyUI: nodes known, values legal, both forms the same, and they run."""
 
-import copy
 import json
 from pathlib import Path
 
@@ -143,7 +142,7 @@ def test_demo_graph_runs_on_the_server(demo_server):
     prompt = api_graph("reference_to_lora_demo")
     for node in prompt.values():
         if node["class_type"] == "KSampler":
-            node["inputs"].update(seed=20_240, steps=3)
+            node["inputs"].update(seed=20_240, steps=2)
     events = []
     history = demo_server.run(prompt, timeout=240, on_event=lambda kind, data: events.append(kind))
     assert history["status"]["status_str"] == "success"
@@ -186,7 +185,9 @@ def test_only_sampling_runs_again_for_another_strength(demo_server):
     ],
 )
 def test_bad_prompts_are_refused_with_a_sentence(demo_server, node_id, change, expected):
-    prompt = copy.deepcopy(api_graph("reference_to_lora_demo"))
+    prompt = api_graph("reference_to_lora_demo")
+    for other in ("15", "16", "17", "18"):
+        del prompt[other]  # with one valid output left the host would run that one
     inputs = {**prompt[node_id]["inputs"], **change}
     prompt[node_id]["inputs"] = {name: value for name, value in inputs.items() if value is not None}
     status, answer = demo_server.post_prompt(prompt)
