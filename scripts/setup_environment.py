@@ -66,7 +66,11 @@ def host_of_user() -> Path | None:
 
 def cache_key(host: Path | None) -> str:
     """A hash of all that decides what gets installed."""
-    parts = [LAYOUT_VERSION, f"{sys.version_info[0]}.{sys.version_info[1]}", str(host or HOST_WHEEL)]
+    parts = [
+        LAYOUT_VERSION,
+        f"{sys.version_info[0]}.{sys.version_info[1]}",
+        HOST_WHEEL if host is None else "own host",
+    ]
     files = [*REQUIREMENT_FILES, *([host / "requirements.txt"] if host else [])]
     parts += [path.read_text() for path in files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
