@@ -28,7 +28,8 @@ def trainer(folder=None, settings=SHORT, listener=None, source=None, kind="none"
 def test_the_reference_is_used_after_training():
     settings = dataclasses.replace(
         SHORT, steps=300, encoder_rate=3e-3, head_rate=3e-3, base_rate=3e-3,
-        auxiliary_rate=3e-3, save_every=0, evaluate_every=0, references=16, ema_decay=0.9, evaluation_references=64,
+        auxiliary_rate=3e-3, save_every=0, evaluate_every=0, references=16, ema_decay=0.9,
+        evaluation_references=64,
     )  # fmt: skip
     run = trainer(settings=settings)
     first = {row.condition: row for row in run.evaluate()}["all"]

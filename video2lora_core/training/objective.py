@@ -114,12 +114,17 @@ def draw_noise(
     return NoiseDraw(share_noise(noise, targets, shared), share_noise(timesteps, targets, shared))
 
 
+def widened(values: Tensor) -> Tensor:
+    """Half precision as float32, wider types as they are: losses are computed in this."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def contrastive_loss(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> Tensor:
     """Symmetric InfoNCE: row i of `first` and of `second` (n, E) attract, rows of other conditions repel.
 
     `ids` (n,) tell conditions apart; other rows of the same condition are left out of the comparison.
     """
-    first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
+    first, second = F.normalize(widened(first), dim=-1), F.normalize(widened(second), dim=-1)
     same = (ids[:, None] == ids[None, :]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
     scores = (first @ second.T / temperature).masked_fill(same, float("-inf"))
     labels = torch.arange(len(ids), device=ids.device)
@@ -171,8 +176,8 @@ class Objective:
             taught = self._teacher_prediction(batch, noisy, draw)
             _, factors = self.predict(batch.reference_latents)
             self.branches.use(factors)
-            prediction = self.denoiser.forward(noisy, draw.timesteps, batch.context).float()
-            target = self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps).float()
+            prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
+            target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
             rows = self._weighted(F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1), draw)
             references = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
             diffusion = self._balanced(references, batch.conditions)
@@ -201,13 +206,13 @@ class Objective:
         """
         with self.precision():
             noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
-            target = self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps).float()
+            target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
             _, factors = self.predict(batch.reference_latents)
             swapped = {name: (up[shuffle], down[shuffle]) for name, (up, down) in factors.items()}
             losses = {}
             for label, used in (("no_lora", {}), ("matched", factors), ("shuffled", swapped)):
                 with self.branches.attached(used):
-                    prediction = self.denoiser.forward(noisy, draw.timesteps, batch.context).float()
+                    prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
                 rows = (prediction - target).square().flatten(1).mean(1)
                 losses[label] = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
         return losses
@@ -221,7 +226,7 @@ class Objective:
                 "0."
             )
         with torch.no_grad():
-            return self.denoiser.forward(noisy, draw.timesteps, batch.semantic_context).float()
+            return widened(self.denoiser.forward(noisy, draw.timesteps, batch.semantic_context))
 
     def _weighted(self, rows: Tensor, draw: NoiseDraw) -> Tensor:
         weights = loss_weights(

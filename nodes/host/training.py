@@ -1,0 +1,222 @@
+"""The host's MODEL as a frozen, differentiable backbone for training.
+
+Nodes run in torch's inference mode, and weights made there can not be part of a graph; so the backbone
+trained on is a private copy, made outside of it. Everything in this module must be called inside
+`training_mode`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.motion_module import VanillaTemporalModule
+from ...video2lora_core.targets import LayerTarget
+from .animatediff import motion_patchers
+from .target_layers import MOTION_SCOPE, UNET_SCOPE
+
+RECOMPUTED = (openaimodel.ResBlock, comfy.ldm.modules.attention.SpatialTransformer, VanillaTemporalModule)
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """Outside of inference mode, with gradients; what the host turned off is off again afterwards."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+class HostDenoiser:
+    """A MODEL, with its motion module when it has one, as `video2lora_core.training.Denoiser`.
+
+    model: the MODEL; its weights are copied with all patches applied, and it can be used on as before.
+    targets: the layers that carry LoRAs. recompute: gradient checkpointing of ResBlocks, transformers and
+    temporal modules. weight_dtype: what the copy is stored in; None keeps the host's choice.
+
+    Raises Video2LoRAError when MODEL lacks a target, or one has another shape.
+    """
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        targets: list[LayerTarget],
+        *,
+        recompute: bool = False,
+        weight_dtype: torch.dtype | None = torch.float32,
+    ) -> None:
+        parts = [model, *model.get_nested_additional_models()]
+        comfy.model_management.load_models_gpu(parts, force_full_load=True)
+        copied, counterparts = _private_copy(model)
+        self._model = copied
+        self._sampling = _as_normal_tensors(copy.deepcopy(model.get_model_object("model_sampling")))
+        self._modules = _target_modules(model, targets, counterparts)
+        self._motion = _motion_models(model, counterparts)
+        self._options = model.model_options["transformer_options"]
+        self.device = model.load_device
+        if weight_dtype is not None:
+            copied.diffusion_model.to(weight_dtype)
+            copied.diffusion_model.dtype = weight_dtype
+            copied.manual_cast_dtype = None
+        if recompute:
+            _recompute_in_backward(copied.diffusion_model)
+
+    @property
+    def num_timesteps(self) -> int:
+        """The length of the model's discrete noise schedule."""
+        return len(self._sampling.sigmas)
+
+    def modules(self) -> dict[str, nn.Linear]:
+        """Target name -> the frozen Linear in the private copy."""
+        return dict(self._modules)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """As the host's samplers make noisy latents (B, C, F, H, W) of clean ones and unit noise."""
+        return self._sampling.noise_scaling(self._sigmas(timesteps), noise, latents)
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        """The model's own prediction (eps, v, ...) for noisy latents (B, C, F, H, W) and text (B, tokens,
+        width).
+        """
+        batch, _, frames, _, _ = noisy.shape
+        sigmas = self._sigmas(timesteps)
+        images = noisy.transpose(1, 2).flatten(0, 1)
+        for motion in self._motion:
+            # AnimateDiff-Evolved's modules are told; ours read transformer_options.
+            if hasattr(motion, "set_video_length"):
+                motion.set_video_length(frames, frames)
+        denoised = self._model.apply_model(
+            images,
+            sigmas.repeat_interleave(frames),
+            c_crossattn=context.repeat_interleave(frames, dim=0),
+            transformer_options=self._transformer_options(batch, frames, sigmas),
+        )
+        denoised = denoised.unflatten(0, (batch, frames)).transpose(1, 2)
+        keeps, scale = self._affine(timesteps)
+        return (denoised - keeps * noisy) / scale
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The prediction that would denoise to exactly `latents`, whatever the model predicts."""
+        keeps, scale = self._affine(timesteps)
+        return (latents - keeps * self.add_noise(latents, noise, timesteps)) / scale
+
+    def signal_to_noise(self, timesteps: Tensor) -> Tensor:
+        """Variance of the signal over that of the noise in `add_noise`, (B,)."""
+        sigmas = self._sigmas(timesteps)
+        one, none = torch.ones_like(sigmas), torch.zeros_like(sigmas)
+        signal = self._sampling.noise_scaling(sigmas, none.clone(), one)
+        noise = self._sampling.noise_scaling(sigmas, one.clone(), none)
+        return (signal / noise).square()
+
+    def output_scale(self, timesteps: Tensor) -> Tensor:
+        """How far the denoised latents move per unit of prediction, (B,)."""
+        return self._affine(timesteps)[1].abs().flatten()
+
+    def _sigmas(self, timesteps: Tensor) -> Tensor:
+        return self._sampling.sigmas[timesteps]
+
+    def _affine(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors (B, 1, 1, 1, 1) of noisy latents and prediction in the denoised latents.
+
+        Every parameterisation of the host is denoised = a * noisy + b * prediction; two calls read a and b.
+        """
+        sigmas = self._sigmas(timesteps)
+        one = torch.ones(len(sigmas), 1, 1, 1, 1, device=sigmas.device)
+        none = torch.zeros_like(one)
+        keeps = self._sampling.calculate_denoised(sigmas, none, one)
+        scale = self._sampling.calculate_denoised(sigmas, one, none)
+        return keeps, scale
+
+    def _transformer_options(self, batch: int, frames: int, sigmas: Tensor) -> dict[str, Any]:
+        return {
+            **self._options,
+            "cond_or_uncond": [0] * batch,
+            "video_length": frames,
+            "sigmas": sigmas[:1],
+            "sample_sigmas": sigmas[:1],
+        }
+
+
+def _private_copy(model: ModelPatcher) -> tuple[nn.Module, dict[int, Any]]:
+    """A frozen copy of the loaded model, and the copy of each of its parts by the part's id."""
+    counterparts: dict[int, Any] = {}
+    original = model.model
+    patcher, original.current_patcher = original.current_patcher, None
+    try:
+        copied = copy.deepcopy(original, counterparts)
+    finally:
+        original.current_patcher = patcher
+    return _as_normal_tensors(copied).eval(), counterparts
+
+
+def _as_normal_tensors(module: nn.Module) -> nn.Module:
+    """Replace inference tensors, which can not be saved for backward, and freeze everything."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            setattr(part, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            setattr(part, name, buffer.detach().clone())
+    return module
+
+
+def _target_modules(
+    model: ModelPatcher, targets: list[LayerTarget], counterparts: dict[int, Any]
+) -> dict[str, nn.Linear]:
+    scopes: dict[str, nn.Module] = {UNET_SCOPE: model.model.diffusion_model}
+    motion = next((patcher.model for _, _, patcher in motion_patchers(model)), None)
+    if motion is not None:
+        scopes[MOTION_SCOPE] = motion
+    found: dict[str, nn.Linear] = {}
+    for target in targets:
+        scope = scopes.get(target.scope)
+        path = target.weight_key.removesuffix(".weight")
+        try:
+            original = scope.get_submodule(path) if scope is not None else None
+        except AttributeError:
+            original = None
+        module = counterparts.get(id(original))
+        if not isinstance(module, nn.Linear):
+            raise Video2LoRAError(
+                f"This MODEL has no layer '{target.name}'; attach the motion module it was made for, or use "
+                "another hypernetwork."
+            )
+        if (module.out_features, module.in_features) != (target.out_features, target.in_features):
+            raise Video2LoRAError(
+                f"Layer '{target.name}' of this MODEL is {module.out_features}x{module.in_features}, the "
+                f"hypernetwork wants {target.out_features}x{target.in_features}; it was made for another "
+                "backbone."
+            )
+        found[target.name] = module
+    return found
+
+
+def _motion_models(model: ModelPatcher, counterparts: dict[int, Any]) -> list[nn.Module]:
+    """The copies of the temporal modules that are injected in the UNet, as their owner or by themselves."""
+    copies = []
+    for _, _, patcher in motion_patchers(model):
+        for part in patcher.model.modules():
+            if hasattr(part, "set_video_length") and id(part) in counterparts:
+                copies.append(counterparts[id(part)])
+    return copies
+
+
+def _recompute_in_backward(unet: nn.Module) -> None:
+    for module in unet.modules():
+        if isinstance(module, RECOMPUTED):
+            module.forward = _recomputing(module.forward)
+
+
+def _recomputing(forward):
+    def recompute(*args, **kwargs):
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return recompute
