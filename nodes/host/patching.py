@@ -30,6 +30,13 @@ from .patch_report import GroupReport, PatchReport
 from .target_layers import UNET_PREFIX, backbone_family, linear_weights, require_layers, unet_weights
 
 PATCH_KEY = "video2lora_motion_patches"
+OTHER_BACKBONE = (
+    "The hypernetwork was trained for a backbone of another size; use the checkpoint it belongs to."
+)
+OTHER_MOTION_MODULE = (
+    "The hypernetwork was trained for another motion module (v2 has a mid block, v1 and v3 have none); "
+    "attach the one it was trained for, or set motion_strength to 0."
+)
 
 Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -61,53 +68,47 @@ def apply_adaptive_lora(
     Raises Video2LoRAError, and patches nothing, when MODEL is of another backbone family, or when a layer
     of the LoRA is missing or of another shape.
     """
-    family = backbone_family(model)
-    if lora.model.config.backbone != family:
-        raise Video2LoRAError(
-            f"This LoRA was predicted for the backbone family '{lora.model.config.backbone}' and the MODEL "
-            f"is '{family}'; use a hypernetwork trained for this family."
-        )
-    factors = lora.factors()
-    targets = {group: [t for t in lora.targets if t.group == group] for group in (SPATIAL, TEMPORAL)}
-    wanted = {
-        SPATIAL: targets[SPATIAL] if spatial_strength else [],
-        TEMPORAL: targets[TEMPORAL] if motion_strength else [],
-    }
-    motion_patch = MotionPatch(uuid.uuid4().hex, tuple(wanted[TEMPORAL]), factors, motion_strength)
-    weights = unet_weights(model)
-    if wanted[SPATIAL]:
-        require_layers(
-            wanted[SPATIAL],
-            weights,
-            "this MODEL's UNet",
-            "The hypernetwork was trained for a backbone of another size; use the checkpoint it belongs to.",
-        )
+    require_family(model, lora)
+    strengths = {SPATIAL: spatial_strength, TEMPORAL: motion_strength}
+    factors = lora.factors([group for group, strength in strengths.items() if strength])
+    spatial = [target for target in lora.targets if target.group == SPATIAL]
+    temporal = [target for target in lora.targets if target.group == TEMPORAL]
     attached = list(motion_patchers(model))
-    for _, _, patcher in attached:
-        require_motion_layers(patcher, motion_patch)
+    weights = unet_weights(model)
+    motion_patch = MotionPatch(uuid.uuid4().hex, tuple(temporal), factors, motion_strength)
+    if spatial and spatial_strength:
+        require_layers(spatial, weights, "this MODEL's UNet", OTHER_BACKBONE)
+    if temporal and motion_strength:
+        for _, _, patcher in attached:
+            require_motion_layers(patcher, motion_patch)
 
     patched = clone_model(model)
     norms = []
-    if wanted[SPATIAL]:
-        add_factors(patched, wanted[SPATIAL], factors, spatial_strength, UNET_PREFIX)
-        norms += relative_norms(model.model, wanted[SPATIAL], factors, weights, spatial_strength)
-    if wanted[TEMPORAL]:
+    groups = [GroupReport(SPATIAL, 0, len(spatial)), GroupReport(TEMPORAL, 0, len(temporal))]
+    if spatial and spatial_strength:
+        add_factors(patched, spatial, factors, spatial_strength, UNET_PREFIX)
+        norms += relative_norms(model.model, spatial, factors, weights, spatial_strength)
+        groups[0] = GroupReport(SPATIAL, len(spatial), len(spatial))
+    if temporal and motion_strength:
         remember_motion_patch(patched, motion_patch)
         settle_motion_patches(patched)
+        groups[1] = GroupReport(TEMPORAL, 0, len(temporal), waiting=True)
         for _, _, patcher in attached[:1]:
-            norms += relative_norms(
-                patcher.model, wanted[TEMPORAL], factors, linear_weights(patcher), motion_strength
-            )
-    waiting = bool(wanted[TEMPORAL]) and not attached
-    counts = {SPATIAL: len(wanted[SPATIAL]), TEMPORAL: 0 if waiting else len(wanted[TEMPORAL])}
-    report = PatchReport(
-        groups=tuple(
-            GroupReport(group, counts[group], len(targets[group]), waiting=waiting and group == TEMPORAL)
-            for group in (SPATIAL, TEMPORAL)
-        ),
-        mean_relative_norm=torch.stack(norms).mean().item() if norms else 0.0,
-    )
-    return patched, report
+            own = linear_weights(patcher)
+            norms += relative_norms(patcher.model, temporal, factors, own, motion_strength)
+            groups[1] = GroupReport(TEMPORAL, len(temporal), len(temporal))
+    mean = torch.stack(norms).mean().item() if norms else 0.0
+    return patched, PatchReport(tuple(groups), mean)
+
+
+def require_family(model: ModelPatcher, lora: AdaptiveLoRA) -> None:
+    """Raise Video2LoRAError unless the LoRA was predicted for MODEL's family of backbones."""
+    family, wanted = backbone_family(model), lora.model.config.backbone
+    if wanted != family:
+        raise Video2LoRAError(
+            f"This LoRA was predicted for the backbone family '{wanted}' and the MODEL is '{family}'; "
+            "use a hypernetwork trained for this family."
+        )
 
 
 def attach_animatediff(
@@ -187,14 +188,7 @@ def settle_before_sampling(executor, *args, **kwargs):
 
 def require_motion_layers(patcher: ModelPatcher, patch: MotionPatch) -> None:
     """Raise Video2LoRAError unless the motion module has every layer of the temporal part, in its shape."""
-    if patch.targets:
-        require_layers(
-            patch.targets,
-            linear_weights(patcher),
-            "the attached motion module",
-            "The hypernetwork was trained for another motion module (v2 has a mid block, v1 and v3 have "
-            "none); attach the one it was trained for, or set motion_strength to 0.",
-        )
+    require_layers(patch.targets, linear_weights(patcher), "the attached motion module", OTHER_MOTION_MODULE)
 
 
 def relative_norms(
