@@ -99,12 +99,17 @@ class AdaptiveLoRA:
             source=self.source if source is None else source,
         )
 
-    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def factors(self, groups: Collection[str] | None = None) -> dict[str, tuple[Tensor, Tensor]]:
         """Target name -> (up (out, rank), down (rank, in)), float32 on the CPU, alpha / rank folded into up.
 
-        The change of a layer at strength 1 is up @ down.
+        The change of a layer at strength 1 is up @ down. groups: only the layers of these groups ("spatial",
+        "temporal"), None for all of them.
         """
-        return {target.name: self._expand(index) for index, target in enumerate(self.model.targets)}
+        return {
+            target.name: self._expand(index)
+            for index, target in enumerate(self.model.targets)
+            if groups is None or target.group in groups
+        }
 
     def factors_of(self, name: str) -> tuple[Tensor, Tensor]:
         """The factors (up (out, rank), down (rank, in)) of one target.
@@ -126,10 +131,15 @@ class AdaptiveLoRA:
     @torch.no_grad()
     def _expand(self, index: int) -> tuple[Tensor, Tensor]:
         config = self.model.config
+        scale = config.alpha / config.rank
         layer = self.model.auxiliary.layers[index]
-        vectors = self.weights.reshape(-1, *self.weights.shape[-2:])[:, index].to(layer.down.device)
+        if self.weights.ndim == 2:
+            # The usual case without the work for a blend: a user waits for it each time a strength changes.
+            up, down = layer.factors(self.weights[index].to(layer.down.device))
+            return (up * (scale * self.coefficients[0])).cpu(), down.cpu()
+        vectors = self.weights[:, index].to(layer.down.device)
         up, down = layer.factors(vectors)
-        scales = torch.tensor(self.coefficients, device=up.device) * (config.alpha / config.rank)
+        scales = torch.tensor(self.coefficients, device=up.device) * scale
         up = (up * scales[:, None, None]).permute(1, 0, 2).flatten(1)
         return up.cpu(), down.flatten(0, 1).cpu()
 

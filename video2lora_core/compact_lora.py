@@ -6,6 +6,7 @@ metadata entry `adaptive_lora` is JSON: version, fingerprint, name, created, sou
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from .safetensors_header import read_header, read_tensors
 COMPACT_VERSION = 1
 MAX_TEXT = 100
 MAX_SOURCE_JSON = 900
+MAX_VALUES = 200_000_000
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -96,6 +98,8 @@ def read_compact(path: str | os.PathLike) -> CompactLoRA:
     )
     if len(shapes["weights"]) == 3:
         shapes["coefficients"] = shapes["weights"][:1]
+    if math.prod(shapes["weights"]) > MAX_VALUES:
+        raise Video2LoRAError(f"{name} holds more values than any adaptive LoRA has; get the file again.")
     tensors = read_tensors(header, shapes)
     coefficients = tensors["coefficients"].tolist() if "coefficients" in tensors else [1.0]
     return CompactLoRA(texts[0], tensors["weights"], tuple(coefficients), texts[1], texts[2], source)

@@ -46,7 +46,7 @@ def _mirrored(inputs: set[int], outputs: set[int], count: int) -> bool:
 
 
 def diffusers_unet_path(path: str, res_blocks: int) -> str:
-    """A path inside ComfyUI's UNet in the names of diffusers' UNets; paths of other models stay as they are."""
+    """A path inside ComfyUI's UNet in the names of diffusers' UNets; other models' paths stay as they are."""
     match = _BLOCK.fullmatch(path)
     if match is not None:
         section, block, part, inner = match[1], int(match[2]), int(match[3]), match[4]

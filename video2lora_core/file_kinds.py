@@ -54,7 +54,7 @@ _LORA_MARKS = (
 def file_kind(header: SafetensorsHeader) -> FileKind:
     """Recognise a file by its metadata and tensor names alone."""
     names = header.tensors
-    if NATIVE_KEY in header.metadata:
+    if NATIVE_KEY in header.metadata or any(name.startswith("hypernetwork.") for name in names):
         return FileKind.NATIVE
     if COMPACT_KEY in header.metadata:
         return FileKind.COMPACT

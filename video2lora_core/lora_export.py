@@ -1,7 +1,7 @@
 """Dense LoRA factors in the layouts other programs read.
 
 comfyui: `diffusion_model.<path>.lora_up|lora_down.weight` and `.alpha`, for ComfyUI's Load LoRA.
-kohya: `lora_unet_<diffusers path with _ for .>.lora_up|lora_down.weight` and `.alpha`, for kohya tools and A1111.
+kohya: `lora_unet_<diffusers path, _ for .>.lora_up|lora_down.weight` and `.alpha`, for kohya tools and A1111.
 diffusers: `unet.<diffusers path>.lora_A|lora_B.weight`, for diffusers' load_lora_weights (peft).
 animatediff-motion: `<path>_lora.down|up.weight`, as official motion LoRAs, for ADE's Load AnimateDiff LoRA.
 

@@ -44,6 +44,10 @@ def read_description(header: SafetensorsHeader, key: str) -> CheckpointDescripti
     """Read the version, config and targets from the metadata entry `key`. Raises like `describe_native`."""
     facts = header.json(key)
     name = header.path.name
+    if facts is None:
+        raise Video2LoRAError(
+            f"{name} has lost its description (metadata entry {key!r}); get the original file."
+        )
     version = facts.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise Video2LoRAError(f"{name} does not say which version of the format it has; get the file again.")
