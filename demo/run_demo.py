@@ -25,11 +25,12 @@ import numpy as np
 
 from .comfy_client import VIDEO_SUFFIXES, output_files
 from .comfy_server import CHECKOUT, ComfyServer
-from .contact_sheet import Comparison, draw_sheet, write_comparison_video
+from .contact_sheet import Comparison, draw_sheet, draw_thumbnail, write_comparison_video
 from .video_files import read_video, write_moving_square
 
 DEMO = CHECKOUT / "demo"
 GRAPH = CHECKOUT / "workflows" / "api" / "reference_to_lora_demo.json"
+THUMBNAIL = CHECKOUT / "workflows" / "reference_to_lora_demo.jpg"
 OUTPUT = DEMO / "output"
 REFERENCES = DEMO / "references"
 MANIFEST = "references.json"
@@ -168,6 +169,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--references", type=Path, default=REFERENCES, help="folder of mp4 clips")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the server")
+    parser.add_argument(
+        "--publish", action="store_true", help="also renew demo/contact_sheet.png and the graph's thumbnail"
+    )
     arguments = parser.parse_args()
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir(parents=True)
@@ -186,6 +190,9 @@ def main() -> int:
                 results.append(result)
                 comparisons.append(comparison)
     draw_sheet(comparisons, OUTPUT / "contact_sheet.png")
+    if arguments.publish:
+        shutil.copy(OUTPUT / "contact_sheet.png", DEMO)
+        draw_thumbnail(comparisons[0], THUMBNAIL)
     write_comparison_video(comparisons, OUTPUT / "comparison.mp4")
     (OUTPUT / "report.json").write_text(json.dumps([asdict(result) for result in results], indent=2))
     print_report(results, ready_seconds, trained)

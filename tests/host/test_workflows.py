@@ -138,6 +138,12 @@ def _inside(node: dict, bounding: list[float]) -> bool:
     return left <= x and top <= y and x + node["size"][0] <= left + width and y <= top + height
 
 
+def test_graphs_are_offered_as_templates(server):
+    assert sorted(server.get_json("/workflow_templates")["ComfyUI-Video2LoRA"]) == NAMES
+    for name in NAMES:
+        assert server.get_json(f"/api/workflow_templates/ComfyUI-Video2LoRA/{name}.json") == ui_graph(name)
+
+
 def test_demo_graph_runs_on_the_server(demo_server):
     prompt = api_graph("reference_to_lora_demo")
     for node in prompt.values():
