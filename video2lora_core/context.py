@@ -26,7 +26,7 @@ class ContextConfig:
     kind: "none", "fourier" or "stem".
     frequencies: octaves per axis of the fourier features (6 channels each).
     width: channels of a stem token.
-    hidden: channels inside the stem.
+    hidden: channels inside the stem, after the multiplication.
     grid: tokens of the stem along (T, H, W).
     embedding: size of the stem's pooled embedding, used by an auxiliary training loss.
     """
@@ -34,7 +34,7 @@ class ContextConfig:
     kind: str = "none"
     frequencies: int = 4
     width: int = 64
-    hidden: int = 48
+    hidden: int = 32
     grid: tuple[int, int, int] = (4, 4, 4)
     embedding: int = 64
 
@@ -117,31 +117,43 @@ class FourierContext(nn.Module):
 
 
 class StemContext(nn.Module):
-    """Kind "stem": two spatio-temporal convolutions over [latent, temporal difference], pooled to a grid."""
+    """Kind "stem": a spatio-temporal convolution of [latent, temporal difference], pooled to a grid.
+
+    Two halves of the convolution are multiplied: motion shows in products of differences in time and in space,
+    which plain convolutions would have to approximate first.
+    """
 
     def __init__(self, latent_channels: int, config: ContextConfig) -> None:
         super().__init__()
         self.grid = config.grid
         self.out_channels = config.width
         tokens = math.prod(config.grid)
-        self.conv_in = nn.Conv3d(2 * latent_channels, config.hidden, 3, padding=1)
-        self.conv_mid = nn.Conv3d(config.hidden, config.hidden, 3, padding=1)
+        self.conv = nn.Conv3d(2 * latent_channels, 2 * config.hidden, 3, padding=1)
+        self.mix = nn.Conv3d(config.hidden, config.hidden, 1)
         self.proj = nn.Linear(config.hidden, config.width)
         self.positions = nn.Parameter(0.1 * torch.randn(tokens, config.width))
         self.norm = nn.LayerNorm(config.width)
         self.embed = nn.Linear(tokens * config.width, config.embedding)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, T, H, W) of any T, H, W -> tokens (B, grid cells, width)."""
-        volume = torch.cat((latents, temporal_difference(latents)), dim=1).to(self.conv_in.weight.dtype)
-        volume = F.silu(self.conv_in(volume))
-        volume = F.silu(self.conv_mid(volume))
+        """Latents (B, C, T, H, W) of any T, H, W -> tokens (B, grid cells, width), float32 at least."""
+        dtype = torch.promote_types(self.conv.weight.dtype, torch.float32)
+        latents = latents.to(dtype)
+        volume = torch.cat((latents, temporal_difference(latents)), dim=1)
+        left, right = F.conv3d(volume, *_cast(self.conv, dtype), padding=1).chunk(2, dim=1)
+        volume = F.silu(F.conv3d(left * right, *_cast(self.mix, dtype)))
         pooled = flatten_positions(F.adaptive_avg_pool3d(volume, self.grid))
-        return self.norm(self.proj(pooled) + self.positions)
+        tokens = F.linear(pooled, *_cast(self.proj, dtype)) + self.positions.to(dtype)
+        return F.layer_norm(tokens, self.norm.normalized_shape, *_cast(self.norm, dtype), self.norm.eps)
 
     def pooled(self, latents: Tensor) -> Tensor:
         """Latents (B, C, T, H, W) -> one embedding per reference (B, embedding); positions stay apart."""
-        return self.embed(self.forward(latents).flatten(1))
+        tokens = self.forward(latents)
+        return F.linear(tokens.flatten(1), *_cast(self.embed, tokens.dtype))
+
+
+def _cast(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return layer.weight.to(dtype), layer.bias.to(dtype)
 
 
 _ENCODERS = {"none": PlainContext, "fourier": FourierContext, "stem": StemContext}

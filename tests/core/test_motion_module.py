@@ -69,7 +69,7 @@ def in_diffusers(block: nn.Module, *, groups: int, depth: int, length: int) -> n
 def test_equals_diffusers(channels, groups, depth, length, frames, videos):
     block = filled(channels=(channels,), depth=depth, pe_length=length).up_blocks[0]
     twin = in_diffusers(block, groups=groups, depth=depth, length=length)
-    # diffusers normalises over all frames together, AnimateDiff each frame alone. Frames whose channels hold the
+    # diffusers normalises over all frames together, AnimateDiff each alone. Frames whose channels hold the
     # same values at other positions have the same statistics either way, so both can run as they are.
     values = torch.randn(videos, channels, 20)
     order = torch.rand(videos, frames, channels, 20).argsort(dim=-1)

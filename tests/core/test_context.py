@@ -1,0 +1,115 @@
+"""What the hypernetwork reads of a reference."""
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from video2lora_core.context import ContextConfig, make_context, temporal_difference
+from video2lora_core.errors import Video2LoRAError
+from video2lora_core.hypernetwork import HyperNetwork
+
+
+def test_config_survives_json():
+    config = ContextConfig("stem", width=20, grid=(2, 3, 4))
+    assert ContextConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert ContextConfig.from_dict({}) == ContextConfig("none")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "clip"}, "kind 'clip'"),
+        ({"kind": "stem", "depth": 3}, "depth"),
+        ({"kind": "stem", "width": 0}, "out of range"),
+        ({"kind": "stem", "grid": [4, 4]}, "three"),
+        ({"kind": "fourier", "frequencies": 10**9}, "out of range"),
+    ],
+)
+def test_bad_configs_are_refused(values, message):
+    with pytest.raises(Video2LoRAError, match=message):
+        ContextConfig.from_dict(values)
+
+
+def test_temporal_difference():
+    latents = torch.randn(2, 3, 4, 2, 2)
+    difference = temporal_difference(latents)
+    assert difference[:, :, 0].abs().max() == 0
+    assert torch.allclose(difference.cumsum(2), latents - latents[:, :, :1], atol=1e-5)
+
+
+def test_tokens_of_kind_none_are_the_latents_in_order():
+    latents = torch.randn(2, 4, 3, 2, 5)
+    tokens = make_context(4, ContextConfig())(latents)
+    assert tokens.shape == (2, 30, 4)
+    assert torch.equal(tokens[1, (2 * 2 + 1) * 5 + 3], latents[1, :, 2, 1, 3])
+
+
+def test_fourier_tokens_carry_latent_difference_and_position():
+    latents = torch.randn(1, 4, 3, 6, 5)
+    encoder = make_context(4, ContextConfig("fourier", frequencies=2))
+    tokens = encoder(latents)
+    assert tokens.shape == (1, 90, encoder.out_channels) == (1, 90, 2 * 4 + 6 * 2)
+    assert list(encoder.parameters()) == []
+    token = tokens[0, (2 * 6 + 4) * 5 + 1]
+    assert torch.equal(token[:4], latents[0, :, 2, 4, 1])
+    assert torch.allclose(token[4:8], latents[0, :, 2, 4, 1] - latents[0, :, 1, 4, 1])
+    expected = []
+    for index, size in ((2, 3), (4, 6), (1, 5)):
+        u = (2 * index + 1) / size - 1
+        angles = [math.pi / 2 * u, math.pi * u]
+        expected += [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+    assert torch.allclose(token[8:], torch.tensor(expected), atol=1e-6)
+    positions = tokens[0, :, 8:]
+    assert torch.cdist(positions, positions).fill_diagonal_(1).min() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["none", "fourier", "stem"])
+@pytest.mark.parametrize("size", [(1, 1, 1), (8, 8, 8), (3, 5, 17), (1, 64, 2), (33, 3, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_size_and_type(kind, size, dtype):
+    torch.manual_seed(0)
+    net = HyperNetwork(4, 3, decoder_blocks=1, sample_iters=1, context=ContextConfig(kind)).to(dtype)
+    with torch.no_grad():
+        weights = net(torch.randn(2, 4, *size, dtype=dtype))
+    assert weights.shape == (2, 3, 150)
+    assert weights.isfinite().all()
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_pooled_embedding_only_of_a_stem():
+    latents = torch.randn(3, 4, 5, 6, 7)
+    net = HyperNetwork(4, 3, context=ContextConfig("stem", embedding=11))
+    assert net.pooled_context(latents).shape == (3, 11)
+    with pytest.raises(Video2LoRAError, match="'fourier' has no pooled embedding"):
+        HyperNetwork(4, 3, context=ContextConfig("fourier")).pooled_context(latents)
+
+
+def drifting_textures(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of waves (count, 4, 8, 8, 8) drifting 0.8 cells a frame, and their directions (count, 2)."""
+    angle = torch.rand(count) * 2 * math.pi
+    direction = torch.stack((angle.sin(), angle.cos()), dim=1)
+    grid = torch.stack(torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij"), dim=-1)
+    place = grid - 0.8 * direction[:, None, None, None] * torch.arange(8.0)[:, None, None, None]
+    waves = 1.2 * torch.randn(count, 4, 6, 2)
+    phase = 2 * math.pi * torch.rand(count, 4, 6, 1, 1, 1)
+    wave = torch.sin(torch.einsum("ntyxd,nckd->ncktyx", place, waves) + phase)
+    return (wave * torch.randn(count, 4, 6, 1, 1, 1)).sum(2) / 1.7, direction
+
+
+def test_stem_learns_to_read_the_direction_of_motion():
+    torch.manual_seed(0)
+    net = HyperNetwork(4, 1, decoder_blocks=1, context=ContextConfig("stem", embedding=2))
+    optimiser = torch.optim.AdamW(net.context_encoder.parameters(), lr=2e-3)
+    for _ in range(60):
+        latents, direction = drifting_textures(32)
+        loss = F.mse_loss(net.pooled_context(latents), direction)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        latents, direction = drifting_textures(128)
+        similarity = F.cosine_similarity(net.pooled_context(latents), direction).mean()
+    assert similarity > 0.6
