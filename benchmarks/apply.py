@@ -2,9 +2,9 @@
 
     python -m benchmarks.apply
 
-Ratios of median times, ours / theirs: below 1 ours is faster. The 128 spatial layers only, since the host's loader
-does not reach motion modules. "New" is a first use (the host reads its file, ours expands a prediction it has not
-seen), "strength" the same LoRA at another strength, "patched weights" the same with the weights merged.
+Ratios of median times, ours / theirs: below 1 ours is faster. The 128 spatial layers only, since the host's
+loader does not reach motion modules. "New" is a first use (the host reads its file, ours expands a prediction it
+has not seen), "strength" the same LoRA at another strength, "patched weights" the same with the weights merged.
 """
 
 import itertools
@@ -22,6 +22,7 @@ ROUNDS = 15
 def measure(models: PatchableModel, folder: Path) -> list[str]:
     """Return one line for each comparison."""
     import comfy.model_management
+
     import nodes
 
     host, model, lora = models.host, models.plain, models.lora

@@ -2,13 +2,15 @@
 
     python -m benchmarks.sampling
 
-The ratio of median times, with / without: the LoRA is merged into the weights before the first step, so a step
-should cost the same. Both MODELs share their weights; they take turns, and the first step of a turn, before which
-the host changes the weights, is not counted. CPU time of this process: other processes do not count.
+The LoRA is merged into the weights before the first step, so a step should cost the same. The MODELs share their
+weights and take turns; the first step of a turn, before which the host changes the weights, is not counted. Printed
+is the median over turns of the ratio of median times. "Noise" is the same ratio for two MODELs that are both without
+the LoRA: what this machine can tell apart. CPU time of this process: other processes do not count.
 """
 
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -19,11 +21,11 @@ from .host_models import PatchableModel, make_patchable_model
 FRAMES = 4
 SIDE = 8
 STEPS = 7
-TURNS = 8
+TURNS = 7
 
 
 def measure(models: PatchableModel) -> list[str]:
-    """Return one line with the ratio."""
+    """Return one line with the ratio and one with its noise."""
     import comfy.sample
 
     host, without = models.host, models.moving
@@ -54,18 +56,20 @@ def measure(models: PatchableModel) -> list[str]:
             callback=lambda *_: stamps.append(time.process_time()),
             disable_pbar=True,
         )
-        return [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+        return [after - before for before, after in pairwise(stamps)]
 
-    seconds: dict[str, list[float]] = {"with": [], "without": []}
+    models_by_name = {"with": patched, "without": without, "again": without.clone()}
+    ratios: dict[str, list[float]] = {"with": [], "again": []}
     for turn in range(TURNS + 1):
-        pair = [("with", patched), ("without", without)]
-        for name, model in pair if turn % 2 else reversed(pair):
-            steps = step_times(model)
-            if turn:
-                seconds[name] += steps
-    ratio = median(seconds["with"]) / median(seconds["without"])
+        names = list(models_by_name) if turn % 2 else list(reversed(models_by_name))
+        seconds = {name: median(step_times(models_by_name[name])) for name in names}
+        if turn:
+            for name, values in ratios.items():
+                values.append(seconds[name] / seconds["without"])
+    layers = report.split(" layers")[0]
     return [
-        f"sampling step with / without the adaptive LoRA ({report.split(' layers')[0]} layers): {ratio:.3f}"
+        f"sampling step with / without the adaptive LoRA ({layers} layers): {median(ratios['with']):.3f}",
+        f"noise, without / without: {median(ratios['again']):.3f}",
     ]
 
 
