@@ -3,8 +3,9 @@
     python -m benchmarks.apply
 
 Ratios of median times, ours / theirs: below 1 ours is faster. The 128 spatial layers only, since the host's
-loader does not reach motion modules. "New" is a first use (the host reads its file, ours expands a prediction it
-has not seen), "strength" the same LoRA at another strength, "patched weights" the same with the weights merged.
+loader does not reach motion modules. "New" is a first use (the host reads its file, ours expands a prediction
+it has not seen), "strength" the same LoRA at another strength, "patched weights" the same with the weights
+merged.
 """
 
 import itertools

@@ -8,7 +8,8 @@ from statistics import median
 def interleaved(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float]:
     """Run both in turn, the order changing every round; returns the median CPU seconds of each.
 
-    CPU time of this process: other processes of the machine do not count. One round before the first is not counted: caches fill in it.
+    CPU time of this process: other processes of the machine do not count. One round before the first is not
+    counted: caches fill in it.
     """
     seconds: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
     for index in range(rounds + 1):
