@@ -119,7 +119,7 @@ class FourierContext(nn.Module):
 class StemContext(nn.Module):
     """Kind "stem": a spatio-temporal convolution of [latent, temporal difference], pooled to a grid.
 
-    Two halves of the convolution are multiplied: motion shows in products of differences in time and in space,
+    Two halves of the convolution are multiplied: motion shows in products of changes in time and in space,
     which plain convolutions would have to approximate first.
     """
 
@@ -131,7 +131,7 @@ class StemContext(nn.Module):
         self.conv = nn.Conv3d(2 * latent_channels, 2 * config.hidden, 3, padding=1)
         self.mix = nn.Conv3d(config.hidden, config.hidden, 1)
         self.proj = nn.Linear(config.hidden, config.width)
-        self.positions = nn.Parameter(0.1 * torch.randn(tokens, config.width))
+        self.positions = nn.Parameter(torch.normal(0.0, 0.1, (tokens, config.width)))
         self.norm = nn.LayerNorm(config.width)
         self.embed = nn.Linear(tokens * config.width, config.embedding)
 

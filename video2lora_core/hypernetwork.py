@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from .context import ContextConfig, StemContext, make_context
 from .errors import Video2LoRAError
 from .light_lora import vector_size
-from .weight_decoder import Progress, WeightDecoder, sinusoid_table
+from .weight_decoder import Progress, WeightDecoder, init_normal, sinusoid_table
 
 # With a learned constant per layer the prediction starts from "no effect"; a smaller head keeps it close to
 # that while gradients still reach every part of the network.
@@ -64,9 +64,9 @@ class HyperNetwork(nn.Module):
         self.base_weights: nn.Parameter | None = None
         if base_weights:
             base = torch.zeros(num_targets, self.size)
-            nn.init.normal_(base[:, : rank * down_dim], std=down_dim**-0.5)
+            init_normal(base[:, : rank * down_dim], down_dim**-0.5)
             self.base_weights = nn.Parameter(base)
-            nn.init.normal_(self.decoder_model.delta_proj[1].weight, std=BASE_HEAD_INIT_STD)
+            init_normal(self.decoder_model.delta_proj[1].weight, BASE_HEAD_INIT_STD)
 
     def forward(
         self, latents: Tensor, iterations: int | None = None, progress: Progress | None = None

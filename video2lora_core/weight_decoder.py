@@ -23,8 +23,17 @@ def head_count(size: int) -> int:
     return max(heads // 2, 1)
 
 
+def init_normal(weight: Tensor, std: float) -> None:
+    """Draw a weight from N(0, std) in place; nothing on the meta device, where that imports much of torch."""
+    if not weight.is_meta:
+        nn.init.normal_(weight, std=std)
+
+
 def sinusoid_table(rows: int, size: int) -> Tensor:
     """Fixed positions (1, rows, size): sine on even, cosine on odd features, base 10000, in float32."""
+    if torch.get_default_device().type == "meta":
+        # Only the shape is wanted, and this arithmetic on the meta device imports much of torch: seconds.
+        return torch.empty(1, rows, size)
     features = torch.arange(size)
     exponents = (2 * (features // 2)).double() / size
     angles = torch.arange(rows).double()[:, None] / 10000**exponents
@@ -123,7 +132,7 @@ class WeightDecoder(nn.Module):
         self.pos_emb_proj = nn.Linear(size, size, bias=False)
         self.decoder_model = nn.ModuleList(DecoderBlock(size) for _ in range(blocks))
         self.delta_proj = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, size, bias=False))
-        nn.init.normal_(self.delta_proj[1].weight, std=HEAD_INIT_STD)
+        init_normal(self.delta_proj[1].weight, HEAD_INIT_STD)
 
     def forward(self, tokens: Tensor, feature: Tensor, iterations: int, progress: Progress | None) -> Tensor:
         """Context tokens (B, L, C') and their projection (D, C') -> weights (B, N, D) of its dtype.

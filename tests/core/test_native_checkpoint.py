@@ -214,7 +214,7 @@ def test_description_is_checked_before_memory_is_taken(tmp_path):
     path = tmp_path / "huge.safetensors"
     small_model().save(path)
     rewritten(path, None, lambda f: [row.__setitem__(1, 1_000_000) for row in f["targets"]])
-    with pytest.raises(Video2LoRAError, match="where .* belongs"):
+    with pytest.raises(Video2LoRAError, match=r"where .* belongs"):
         Video2LoRA.load(path)
 
 
