@@ -4,9 +4,9 @@
 
 The LoRA is merged into the weights before the first step, so a step should cost the same. The MODELs share
 their weights and take turns; the first step of a turn, before which the host changes the weights, is not
-counted. Printed is the median over turns of the ratio of median times. "Noise" is the same ratio for two MODELs
-that are both without the LoRA: what this machine can tell apart. CPU time of this process: other processes do
-not count.
+counted. Printed is the median over turns of the ratio of median times. "Noise" is the same ratio for two
+MODELs that are both without the LoRA: what this machine can tell apart.
+CPU time of this process: other processes do not count.
 """
 
 import tempfile
