@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -66,7 +67,7 @@ class BackboneFacts:
             valid = all(type(number) is int and 0 <= number <= 4096 for number in numbers)
             valid = valid and facts.num_heads > 0 and facts.context_tokens > 2
             valid = valid and facts.beta_schedule in ("linear", "sqrt_linear")
-        except (json.JSONDecodeError, AttributeError, TypeError):
+        except (json.JSONDecodeError, AttributeError, TypeError, RecursionError):
             valid = False
         if not valid:
             raise Video2LoRAError(
@@ -121,10 +122,28 @@ def load_small_checkpoint(
     tensors, metadata = read_weights(path, FileKind.CHECKPOINT)
     facts = BackboneFacts.from_metadata(metadata, name)
     require_parts(tensors, name)
-    model = load_unet(tensors, facts, name)
-    clip = load_clip(tensors, facts, name, embedding_directory)
-    vae = load_vae(tensors, name)
+    with errors_in_words(name, "UNet"):
+        model = load_unet(tensors, facts, name)
+    with errors_in_words(name, "CLIP"):
+        clip = load_clip(tensors, facts, name, embedding_directory)
+    with errors_in_words(name, "VAE"):
+        vae = load_vae(tensors, name)
     return model, clip, vae
+
+
+@contextmanager
+def errors_in_words(name: str, part: str) -> Iterator[None]:
+    """Turn what the host raises while it builds a part from unsuitable tensors into a Video2LoRAError."""
+    try:
+        yield
+    except (Video2LoRAError, comfy.model_management.OOM_EXCEPTION):
+        raise
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise Video2LoRAError(
+            f"The {part} in '{name}' is not laid out as SD1.5's ({type(error).__name__}: {reason}); "
+            "the file is incomplete or of another kind, get it again."
+        ) from error
 
 
 def require_parts(tensors: Mapping[str, torch.Tensor], name: str) -> None:
@@ -148,13 +167,7 @@ def load_unet(
 ) -> comfy.model_patcher.ModelPatcher:
     """Build the diffusion model from the tensors under `model.diffusion_model.`."""
     state = dict(tensors)
-    try:
-        unet_config = comfy.model_detection.detect_unet_config(state, UNET_PREFIX)
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise Video2LoRAError(
-            f"The UNet in '{name}' is not laid out as SD1.5's ({error} is missing); "
-            "use an SD1.5-family checkpoint."
-        ) from error
+    unet_config = comfy.model_detection.detect_unet_config(state, UNET_PREFIX)
     width, context_width = unet_config["model_channels"], unet_config["context_dim"]
     clip_width = state[f"{CLIP_PREFIX}transformer.text_model.embeddings.token_embedding.weight"].shape[1]
     if unet_config.get("adm_in_channels") is not None or unet_config["use_temporal_attention"]:
@@ -189,6 +202,12 @@ def load_unet(
         key[len(UNET_PREFIX) :]: value for key, value in state.items() if key.startswith(UNET_PREFIX)
     }
     require_same_layout(model.diffusion_model, unet_state, name, "UNet")
+    foreign = unet_state.keys() - model.diffusion_model.state_dict().keys()
+    if foreign:
+        raise Video2LoRAError(
+            f"The UNet in '{name}' has '{min(foreign)}', which SD1.5's has not; "
+            "the file is incomplete or of another family."
+        )
     model.load_model_weights(state, UNET_PREFIX)
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
 

@@ -115,6 +115,22 @@ def test_other_kinds_and_damaged_files_are_named(backbone, error, tmp_path):
             lambda t: [t.pop(key) for key in list(t) if key.startswith("cond_stage_model.")],
             "lacks a CLIP",
         ),
+        (
+            lambda t: t.pop("model.diffusion_model.middle_block.1.proj_in.weight"),
+            r"UNet.*'middle_block\.1\.",
+        ),
+        (
+            lambda t: t.pop("model.diffusion_model.output_blocks.3.0.in_layers.0.weight"),
+            "UNet .* not laid out as SD1.5's",
+        ),
+        (
+            lambda t: t.pop("cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight"),
+            r"CLIP .*mlp\.fc1\.weight",
+        ),
+        (
+            lambda t: t.update({"first_stage_model.taesd_encoder.6.weight": torch.zeros(65, 65, 3, 3)}),
+            r"VAE .*taesd_encoder\.6\.weight",
+        ),
     ],
 )
 def test_incomplete_checkpoints_are_refused(backbone, error, tmp_path, change, match):
