@@ -92,6 +92,7 @@ class FoldedBlock:
         own, cross = block.attn1, block.attn2
         self._block = block
         self._heads = heads
+        self._own_channels = feature.shape[1]
         self._qkv = torch.cat((own.q.weight, own.k.weight, own.v.weight)).to(dtype)
         self._out = own.out.weight.to(dtype), own.out.bias.to(dtype)
         self._query = fold_query(cross.q.weight.to(dtype), cross.k.weight.to(dtype), feature, heads, channels)
@@ -107,7 +108,12 @@ class FoldedBlock:
         """Tokens (B, N, D) and the padded context (B, L, C'') -> tokens (B, N, D)."""
         hidden = hidden + self._self_attention(_norm(hidden, self._block.norm1))
         hidden = hidden + folded_cross_attention(
-            _norm(hidden, self._block.norm2), context, self._query, self._cross_out, self._cross_bias
+            _norm(hidden, self._block.norm2),
+            context,
+            self._query,
+            self._cross_out,
+            self._cross_bias,
+            self._own_channels,
         )
         wide = F.gelu(F.linear(_norm(hidden, self._block.norm3), *self._widen))
         return hidden + F.linear(wide, *self._narrow)

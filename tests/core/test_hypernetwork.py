@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,6 +15,7 @@ from tests.core.straightforward import heads_of, positions, predict
 from video2lora_core.context import ContextConfig
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.hypernetwork import HyperNetwork
+from video2lora_core.latent_attention import attend
 from video2lora_core.weight_decoder import head_count
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
@@ -166,6 +168,17 @@ def test_other_contexts_fold_exactly(kind):
     with torch.no_grad():
         tokens = net.context_encoder(latents)
         assert relative(net(latents), predict(net.state_dict(), tokens, 7, blocks=2, iterations=4)) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("length", [511, 512, 1300])
+def test_attention_to_few_channels(scale, length):
+    torch.manual_seed(0)
+    queries = F.pad(scale * torch.randn(2, 9, 4), (0, 12))
+    context = F.pad(torch.randn(2, length, 4), (0, 12))
+    exact = torch.softmax(queries.double() @ context.double().transpose(1, 2), dim=-1) @ context.double()
+    with torch.no_grad():
+        assert relative(attend(queries, context, channels=4).double(), exact) < 1e-5
 
 
 def test_iterations_and_progress():
