@@ -1,0 +1,269 @@
+"""Procedural clips with known semantics: the data the embedded models are trained and judged on.
+
+A clip is a *content* (a coloured shape on a patterned field) and a *semantics* (what happens: a move in some
+direction, a zoom, a wipe, …).  Both are drawn independently, so that a reference and a target can share the
+semantics and nothing else.  Everything is rendered with anti-aliased distance functions in plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+SIZE = 64  # pixels, height and width
+FRAMES = 8
+
+SHAPES = ("disc", "square", "triangle", "ring")
+SHAPE_COLORS = {
+    "red": (0.95, 0.20, 0.18),
+    "green": (0.25, 0.85, 0.30),
+    "blue": (0.30, 0.50, 1.00),
+    "yellow": (0.98, 0.88, 0.25),
+    "white": (0.96, 0.96, 0.96),
+    "pink": (1.00, 0.50, 0.80),
+}
+FIELD_COLORS = {
+    "navy": (0.10, 0.14, 0.36),
+    "brown": (0.34, 0.20, 0.12),
+    "olive": (0.26, 0.30, 0.10),
+    "gray": (0.32, 0.33, 0.35),
+    "purple": (0.30, 0.12, 0.36),
+}
+PATTERNS = ("plain", "stripes", "dots")
+
+KINDS = (
+    "still",
+    "move",
+    "pan",
+    "zoom_in",
+    "zoom_out",
+    "roll",
+    "fade_out",
+    "fade_in",
+    "tint",
+    "wipe",
+    "shake",
+    "flash",
+)
+KIND = {name: index for index, name in enumerate(KINDS)}
+SPEED_RANGE = (1.5, 4.0)  # pixels a frame, for moves and pans
+
+
+@dataclass
+class Content:
+    """What is seen: one entry a clip. Colours and shapes are indices into the tables above; lengths are pixels."""
+
+    shape: Tensor
+    color: Tensor
+    field: Tensor
+    pattern: Tensor
+    center: Tensor  # (B, 2): x, y offset of the shape from the middle of the frame, at mid-clip
+    radius: Tensor
+    phase: Tensor  # (B, 2): offset of the field's pattern
+
+
+@dataclass
+class Semantics:
+    """What happens: `kind` indexes KINDS; `angle` in radians (0 right, clockwise on screen); `amount` in 0..1.
+
+    angle: direction of move, pan and wipe, hue of tint.  amount: speed, zoom rate, strength.
+    sign: direction of roll, ±1.
+    """
+
+    kind: Tensor
+    angle: Tensor
+    amount: Tensor
+    sign: Tensor
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def pick(self, index: Tensor) -> Semantics:
+        """The entries named by `index` (a long tensor or slice)."""
+        return Semantics(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def repeat(self, times: int) -> Semantics:
+        """Each entry `times` times in a row."""
+        return Semantics(*(getattr(self, f.name).repeat_interleave(times) for f in fields(self)))
+
+    def velocity(self) -> Tensor:
+        """(B, 2) x, y velocity of the shape in pixels a frame; zero where the kind is neither move nor pan."""
+        speed = SPEED_RANGE[0] + (SPEED_RANGE[1] - SPEED_RANGE[0]) * self.amount
+        moving = (self.kind == KIND["move"]) | (self.kind == KIND["pan"])
+        direction = torch.stack([self.angle.cos(), self.angle.sin()], dim=-1)
+        return direction * (speed * moving)[:, None]
+
+
+def join(*parts: Semantics) -> Semantics:
+    """Concatenates semantics batches."""
+    return Semantics(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Semantics)))
+
+
+def draw_content(count: int, generator: torch.Generator) -> Content:
+    """Draws `count` contents, uniformly over shapes, colours and patterns."""
+
+    def pick(n: int) -> Tensor:
+        return torch.randint(0, n, (count,), generator=generator)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    return Content(
+        shape=pick(len(SHAPES)),
+        color=pick(len(SHAPE_COLORS)),
+        field=pick(len(FIELD_COLORS)),
+        pattern=pick(len(PATTERNS)),
+        center=(uniform(count, 2) * 2 - 1) * 8,
+        radius=9 + 3 * uniform(count),
+        phase=uniform(count, 2) * 24,
+    )
+
+
+def draw_semantics(kinds: list[str] | tuple[str, ...], count: int, generator: torch.Generator) -> Semantics:
+    """Draws `count` semantics, uniformly over `kinds` and over each one's continuous parameters."""
+    table = torch.tensor([KIND[k] for k in kinds])
+    return Semantics(
+        kind=table[torch.randint(0, len(kinds), (count,), generator=generator)],
+        angle=torch.rand(count, generator=generator) * 2 * math.pi,
+        amount=torch.rand(count, generator=generator),
+        sign=torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1,
+    )
+
+
+def _hue_to_rgb(hue: Tensor) -> Tensor:
+    """(B,) hue in radians to saturated (B, 3) colours in 0..1."""
+    offsets = torch.tensor([0.0, 2.0, 4.0]) * math.pi / 3
+    return (0.5 + 0.5 * torch.cos(hue[:, None] - offsets)).clamp(0, 1)
+
+
+def _shape_coverage(content: Content, x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    """Anti-aliased mask of the shape in its own pixel coordinates (B, T, H, W); scale is pixels per unit."""
+    r = content.radius[:, None, None, None]
+    disc = (x.square() + y.square()).sqrt() - r
+    square = torch.maximum(x.abs(), y.abs()) - r * 0.86
+    triangle = torch.maximum(0.894 * x.abs() - 0.447 * (y + 1.05 * r), y - 0.8 * r)
+    ring = ((x.square() + y.square()).sqrt() - r * 0.78).abs() - r * 0.32
+    table = torch.stack([disc, square, triangle, ring], dim=1)
+    index = content.shape[:, None, None, None, None].expand(-1, 1, *x.shape[1:])
+    distance = table.gather(1, index)[:, 0] * scale
+    return (0.5 - distance).clamp(0, 1)
+
+
+def _field_pattern(content: Content, x: Tensor, y: Tensor) -> Tensor:
+    """Brightness of the field, about 0.75..1.5 (B, T, H, W), from world coordinates in pixels."""
+    u = (x + content.phase[:, 0, None, None, None]) * (2 * math.pi / 24)
+    v = (y + content.phase[:, 1, None, None, None]) * (2 * math.pi / 24)
+    stripes = 1 + 0.45 * torch.sin(u * 0.8 + v * 0.6)
+    dots = 0.8 + 0.8 * torch.sigmoid(6 * (torch.cos(u) + torch.cos(v) - 1))
+    table = torch.stack([torch.ones_like(x), stripes, dots], dim=1)
+    index = content.pattern[:, None, None, None, None].expand(-1, 1, *x.shape[1:])
+    return table.gather(1, index)[:, 0]
+
+
+def render(content: Content, semantics: Semantics, frames: int = FRAMES, size: int = SIZE) -> Tensor:
+    """Renders clips.
+
+    Returns:
+        (B, 3, frames, size, size) float32 in 0..1.
+    """
+    kind = semantics.kind
+
+    def where(name: str) -> Tensor:
+        return (kind == KIND[name]).float()[:, None]
+
+    time = torch.linspace(0, 1, frames)[None]  # (1, T)
+    centred = (time - 0.5) * (frames - 1)  # frames from mid-clip
+    amount = semantics.amount[:, None]
+    travel = semantics.velocity()[:, :, None] * centred[:, None]  # (B, 2, T)
+    object_shift = travel * where("move")[:, None]
+    camera_shift = travel * where("pan")[:, None]
+    wobble = torch.tensor([1.0, -1.0]).repeat(frames)[:frames][None]
+    shake_axis = torch.stack([semantics.angle.cos(), semantics.angle.sin()], dim=-1)[:, :, None]
+    camera_shift = camera_shift + shake_axis * (wobble * (3 + 2.5 * amount) * where("shake"))[:, None]
+
+    rate = 0.5 + 0.5 * amount
+    zoom = torch.exp(rate * (2 * time - 1) * 0.9 * (where("zoom_in") - where("zoom_out")))
+    turn = (2 * time - 1) * (0.6 + 0.6 * amount) * semantics.sign[:, None] * where("roll")
+
+    axis = torch.arange(size) + 0.5 - size / 2
+    py, px = torch.meshgrid(axis * (SIZE / size), axis * (SIZE / size), indexing="ij")
+    px = px[None, None] - camera_shift[:, 0, :, None, None]
+    py = py[None, None] - camera_shift[:, 1, :, None, None]
+    cos, sin = turn.cos()[..., None, None], turn.sin()[..., None, None]
+    wx = (px * cos + py * sin) / zoom[..., None, None]
+    wy = (-px * sin + py * cos) / zoom[..., None, None]
+
+    ox = wx - content.center[:, 0, None, None, None] - object_shift[:, 0, :, None, None]
+    oy = wy - content.center[:, 1, None, None, None] - object_shift[:, 1, :, None, None]
+    mask = _shape_coverage(content, ox, oy, zoom[..., None, None] * (size / SIZE))[:, None]
+    fields_rgb = torch.tensor(list(FIELD_COLORS.values()))[content.field][:, :, None, None, None]
+    colors_rgb = torch.tensor(list(SHAPE_COLORS.values()))[content.color][:, :, None, None, None]
+    image = fields_rgb * _field_pattern(content, wx, wy)[:, None] * (1 - mask) + colors_rgb * mask
+
+    def over(color: Tensor, alpha: Tensor) -> None:
+        nonlocal image
+        image = image * (1 - alpha) + color * alpha
+
+    strong = 0.75 + 0.25 * amount
+    black = (strong * time * where("fade_out") + strong * (1 - time) * where("fade_in"))[:, None, :, None, None]
+    over(torch.zeros(1, 1, 1, 1, 1), black)
+    tint = ((0.5 + 0.3 * amount) * time * where("tint"))[:, None, :, None, None]
+    over(_hue_to_rgb(semantics.angle)[:, :, None, None, None], tint)
+    pulse = ((0.7 + 0.3 * amount) * torch.exp(-((time - 0.5) / 0.18).square()) * where("flash"))[:, None, :, None, None]
+    over(torch.ones(1, 1, 1, 1, 1), pulse)
+    axis_x, axis_y = torch.meshgrid(axis, axis, indexing="xy")
+    along = axis_x[None] * semantics.angle.cos()[:, None, None] + axis_y[None] * semantics.angle.sin()[:, None, None]
+    reach = (-0.6 + 0.8 * time) * size  # from before the first edge to a little past the middle
+    curtain = (0.5 + (reach[..., None, None] - along[:, None])).clamp(0, 1) * where("wipe")[..., None, None]
+    over(torch.full((1, 1, 1, 1, 1), 0.02), curtain[:, None])
+    return image.clamp(0, 1)
+
+
+def _level(amount: float) -> str:
+    return ("slow", "medium", "fast")[min(2, int(amount * 3))]
+
+
+def _clock(angle: float) -> int:
+    """Direction as the hour of a clock face: 3 is right, 6 is down."""
+    return int(round(angle / (math.pi / 6)) + 2) % 12 + 1
+
+
+HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
+
+
+def content_caption(content: Content, i: int) -> str:
+    """What is seen in clip i, e.g. "red disc, navy stripes"."""
+    color, field = tuple(SHAPE_COLORS)[content.color[i]], tuple(FIELD_COLORS)[content.field[i]]
+    return f"{color} {SHAPES[content.shape[i]]}, {field} {PATTERNS[content.pattern[i]]}"
+
+
+def semantics_caption(semantics: Semantics, i: int) -> str:
+    """What happens in clip i, in words coarse enough for a text encoder; empty for a still clip."""
+    kind, angle, amount = KINDS[semantics.kind[i]], float(semantics.angle[i]), float(semantics.amount[i])
+    match kind:
+        case "still":
+            return ""
+        case "move" | "pan" | "wipe":
+            verb = {"move": "moves", "pan": "camera", "wipe": "wipe"}[kind]
+            return f"{verb} {_clock(angle)} {_level(amount)}" if kind != "wipe" else f"wipe {_clock(angle)}"
+        case "tint":
+            return f"tint {HUES[round(angle / (math.pi / 3)) % 6]}"
+        case "roll":
+            return f"roll {'right' if semantics.sign[i] > 0 else 'left'}"
+        case _:
+            return kind.replace("_", " ")
+
+
+def make_visible(content: Content, semantics: Semantics) -> Content:
+    """The content with a patterned field where a plain one would hide what the camera does (pan, roll)."""
+    camera = (semantics.kind == KIND["pan"]) | (semantics.kind == KIND["roll"])
+    hidden = camera & (content.pattern == PATTERNS.index("plain"))
+    return replace(content, pattern=torch.where(hidden, PATTERNS.index("stripes"), content.pattern))
+
+
+def with_angle(semantics: Semantics, angle: Tensor) -> Semantics:
+    """The same semantics with other directions or hues (radians)."""
+    return replace(semantics, angle=angle)

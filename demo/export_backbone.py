@@ -1,0 +1,63 @@
+"""Writes the trained backbone as the files ComfyUI loads: one checkpoint (UNet, CLIP, VAE) and one motion module.
+
+    python demo/export_backbone.py --vae demo/training/vae.safetensors --state demo/training/base.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import bootstrap
+import torch
+from safetensors.torch import load_file, save_file
+
+SCALE_FACTOR = 0.18215  # SD1.5's: the host multiplies by it what the VAE gives
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
+    parser.add_argument("--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.pt")
+    parser.add_argument("--models", type=Path, default=bootstrap.MODELS)
+    options = parser.parse_args()
+    bootstrap.import_host()
+    from backbone_net import HEADS, TEXT_HEADS, VOCABULARY_SIZE, BackboneNet
+    from captions import CONTEXT_TOKENS, CaptionTokens, vocabulary
+
+    known = vocabulary(CaptionTokens())
+    net = BackboneNet(known)
+    saved = torch.load(options.state, weights_only=True)
+    net.load_state_dict(saved["ema"])
+    checkpoint = {f"model.diffusion_model.{k}": v for k, v in net.unet_state().items()}
+    text = net.text.state_dict()
+    rows = text["text_model.embeddings.token_embedding.weight"]
+    table = torch.zeros(VOCABULARY_SIZE, rows.shape[1])  # words never trained on say nothing
+    table[known] = rows
+    text["text_model.embeddings.token_embedding.weight"] = table
+    checkpoint |= {f"cond_stage_model.transformer.{k}": v for k, v in text.items() if "text_projection" not in k}
+    checkpoint |= {f"first_stage_model.{k}": v for k, v in load_file(options.vae).items()}
+    checkpoint["first_stage_model.vae_scale"] = torch.tensor(SCALE_FACTOR)
+    checkpoint["first_stage_model.vae_shift"] = torch.tensor(0.0)
+    checkpoint["v_pred"] = torch.tensor([])
+    facts = {"num_heads": HEADS, "clip_heads": TEXT_HEADS, "beta_schedule": "sqrt_linear"}
+    facts["context_tokens"] = CONTEXT_TOKENS
+    metadata = {"video2lora_backbone": json.dumps(facts), "steps": str(saved["step"])}
+    tensors = {k: v if ".vae_s" in k else v.half() for k, v in checkpoint.items()}
+    for folder, name, content, about in (
+        ("video2lora_backbones", "video2lora-demo-base.safetensors", tensors, metadata),
+        (
+            "animatediff_models",
+            "video2lora-demo-motion.safetensors",
+            {k: v.half() for k, v in net.motion.state_dict().items()},
+            {"steps": str(saved["step"])},
+        ),
+    ):
+        path = options.models / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in content.items()}, path, metadata=about)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Encodes the clips that the demo's hypernetwork is trained on: conditions, each with several clips.
+
+    python demo/make_dataset.py --vae demo/training/vae.safetensors --out demo/training/dataset.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+import bootstrap
+import clips
+import torch
+from safetensors.torch import save_file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
+    parser.add_argument("--out", type=Path, default=bootstrap.ROOT / "demo" / "training" / "dataset.safetensors")
+    parser.add_argument("--conditions", type=int, default=2000)
+    parser.add_argument("--clips", type=int, default=3, help="clips a condition")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    bootstrap.import_host()
+    from captions import CaptionTokens, full_captions
+    from conditions import draw_training
+    from train_base import FastEncoder
+
+    generator = torch.Generator().manual_seed(options.seed)
+    encode, tokens = FastEncoder(options.vae), CaptionTokens()
+    conditions = draw_training(options.conditions, generator)
+    latents, seen_ids, full_ids = [], [], []
+    for start in range(0, options.conditions, 8):
+        semantics = conditions.pick(slice(start, start + 8)).repeat(options.clips)
+        content = clips.make_visible(clips.draw_content(len(semantics), generator), semantics)
+        latents.append(encode(clips.render(content, semantics)).half())
+        seen, full = full_captions(content, semantics)
+        seen_ids.append(tokens(seen))
+        full_ids.append(tokens(full))
+    shape = (options.conditions, options.clips)
+    tensors = {
+        "latents": torch.cat(latents).unflatten(0, shape),
+        "content_ids": torch.cat(seen_ids).unflatten(0, shape),
+        "full_ids": torch.cat(full_ids).unflatten(0, shape),
+    }
+    tensors |= {f"semantics.{f.name}": getattr(conditions, f.name) for f in fields(conditions)}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, options.out, metadata={"seed": str(options.seed)})
+
+
+if __name__ == "__main__":
+    main()

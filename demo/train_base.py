@@ -1,0 +1,157 @@
+"""Trains the demo's backbone (UNet, motion modules, text encoder) on procedural clips, by wall-clock.
+
+    python demo/train_base.py --vae demo/training/vae.safetensors --minutes 60 --state demo/training/base.pt
+
+The plain diffusion objective in v-prediction. Captions say what is seen and, for all but still clips, what happens;
+so a prompt that says nothing about motion gives a still clip. Saves its whole state every few minutes and resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from pathlib import Path
+
+import bootstrap
+import clips
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+KIND_WEIGHTS = {"still": 0.16, "move": 0.34, "pan": 0.08}  # the other kinds share the rest evenly
+EMPTY_CAPTIONS = 0.03
+ENCODE_PER_STEP = 3
+
+
+def draw_kinds(count: int, generator: torch.Generator) -> clips.Semantics:
+    """Semantics in the proportions of the base's training set."""
+    rest = (1 - sum(KIND_WEIGHTS.values())) / (len(clips.KINDS) - len(KIND_WEIGHTS))
+    weights = torch.tensor([KIND_WEIGHTS.get(k, rest) for k in clips.KINDS])
+    semantics = clips.draw_semantics(clips.KINDS, count, generator)
+    semantics.kind = torch.multinomial(weights, count, replacement=True, generator=generator)
+    return semantics
+
+
+class FastEncoder:
+    """The trained VAE's encoder without its all-zero blocks; latents as the UNet sees them."""
+
+    def __init__(self, path: Path) -> None:
+        from train_vae import bare_vae, fast_part
+
+        vae = bare_vae()
+        vae.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
+        self._encode = fast_part(vae.taesd_encoder.requires_grad_(False)).to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def __call__(self, video: Tensor) -> Tensor:
+        """(B, 3, F, H, W) in 0..1 -> (B, 4, F, H/8, W/8)."""
+        frames = video.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return self._encode(frames).unflatten(0, (len(video), -1)).transpose(1, 2).contiguous()
+
+
+class LatentPool:
+    """A pool of encoded clips and their captions, a few of them new at every step."""
+
+    def __init__(self, encode: FastEncoder, tokens, size: int, generator: torch.Generator) -> None:
+        self._encode, self._tokens, self._size, self._generator = encode, tokens, size, generator
+        self._latents: list[Tensor] = []
+        self._ids: list[Tensor] = []
+        self._next = 0
+
+    def refresh(self, count: int) -> None:
+        """Adds `count` new clips, in place of the oldest once the pool is full."""
+        from captions import full_captions
+
+        semantics = draw_kinds(count, self._generator)
+        content = clips.make_visible(clips.draw_content(count, self._generator), semantics)
+        latents = self._encode(clips.render(content, semantics)).half()
+        _, captions = full_captions(content, semantics)
+        dropped = torch.rand(count, generator=self._generator) < EMPTY_CAPTIONS
+        ids = self._tokens(["" if drop else c for c, drop in zip(captions, dropped, strict=True)])
+        for latent, row in zip(latents, ids, strict=True):
+            if len(self._latents) < self._size:
+                self._latents.append(latent)
+                self._ids.append(row)
+            else:
+                self._latents[self._next], self._ids[self._next] = latent, row
+                self._next = (self._next + 1) % self._size
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """`count` random clips: latents (B, 4, F, H, W) and token ids (B, 16)."""
+        index = torch.randint(0, len(self._latents), (count,), generator=self._generator).tolist()
+        return torch.stack([self._latents[i] for i in index]).float(), torch.stack([self._ids[i] for i in index])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
+    parser.add_argument("--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.pt")
+    parser.add_argument("--minutes", type=float, default=60, help="wall-clock minutes, counted over all resumes")
+    parser.add_argument("--batch", type=int, default=16, help="clips a step")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    bootstrap.import_host()
+    from backbone_net import BackboneNet, sigma_table
+    from captions import CaptionTokens, vocabulary
+    from muon import MuonAdamW
+
+    torch.manual_seed(options.seed)
+    tokens = CaptionTokens()
+    net = BackboneNet(vocabulary(tokens))
+    ema = copy.deepcopy(net).requires_grad_(False)
+    optimizer = MuonAdamW(net, options.rate, lambda name: "embedding" not in name)
+    step, spent = 0, 0.0
+    if options.state.exists():
+        saved = torch.load(options.state, weights_only=True)
+        net.load_state_dict(saved["net"])
+        ema.load_state_dict(saved["ema"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step, spent = saved["step"], saved["spent"]
+    generator = torch.Generator().manual_seed(options.seed + step)
+    pool = LatentPool(FastEncoder(options.vae), tokens, 4096, generator)
+    for _ in range(8):
+        pool.refresh(48)
+    sigmas = sigma_table()
+    started, last_save, losses = time.monotonic() - spent, time.monotonic(), []
+    while (done := (time.monotonic() - started) / (60 * options.minutes)) < 1:
+        for group in optimizer.param_groups:
+            cosine = 0.5 * (1 + math.cos(math.pi * max(0.0, (done - 0.5) / 0.5)))  # flat, then down in the last half
+            group["lr"] = options.rate * min(1, (step + 1) / 100) * (0.03 + 0.97 * cosine)
+        pool.refresh(ENCODE_PER_STEP)
+        latents, ids = pool.draw(options.batch)
+        t = torch.randint(0, len(sigmas), (len(latents),), generator=generator)
+        sigma = sigmas[t].view(-1, 1, 1, 1, 1)
+        scale = (sigma.square() + 1).sqrt()
+        noise = torch.randn(latents.shape, generator=generator)
+        v = net((latents + sigma * noise) / scale, t.float(), net.encode_text(ids))
+        errors = (v - (noise - sigma * latents) / scale).square().mean((1, 2, 3, 4))
+        optimizer.zero_grad()
+        errors.mean().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        decay = min(0.997, 1 - 1 / (0.1 * step + 1))
+        with torch.no_grad():
+            for average, value in zip(ema.parameters(), net.parameters(), strict=True):
+                average.lerp_(value, 1 - decay)
+        losses.append((t, errors.detach()))
+        if step % 25 == 0:
+            ts, es = (torch.cat(x) for x in zip(*losses, strict=True))
+            buckets = [es[(ts >= low) & (ts < low + 250)].mean().item() for low in range(0, 1000, 250)]
+            text = " ".join(f"{b:.3f}" for b in buckets)
+            print(f"{step:6d} {done:5.1%} loss {es.mean():.4f} by noise {text}", flush=True)
+            losses = []
+        if time.monotonic() - last_save > 180 or (time.monotonic() - started) / (60 * options.minutes) >= 1:
+            last_save = time.monotonic()
+            state = {"net": net.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
+            partial = options.state.with_suffix(".partial")
+            options.state.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({**state, "step": step, "spent": time.monotonic() - started}, partial)
+            partial.replace(options.state)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Trains the demo's hypernetwork with the pack's own trainer, on procedural clips encoded by make_dataset.py.
+
+    python demo/train_hypernet.py --config demo/hypernet.toml --out demo/training/hypernet
+
+The source of clips is the only thing of its own: pairs of clips of one condition, any direction, speed or hue, none
+of the held-out ones. Resumes when the output folder holds checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Draws references and targets of the same condition from the encoded clips.
+
+    rows: the conditions it may draw. contexts: (M, K, tokens, width) text embeddings of what is seen;
+    semantic: the same with what happens, for the caption teacher.
+    """
+
+    latents: Tensor
+    contexts: Tensor
+    semantic: Tensor
+    names: list[str]
+    targets: int
+    rows: Tensor = field(default_factory=lambda: torch.arange(0))
+
+    def sample(self, generator: torch.Generator, batch: int):
+        """`batch` references with `targets` targets each, all different clips (see ClipSource)."""
+        from comfy_pack import core_module
+
+        rows = self.rows[torch.randint(0, len(self.rows), (batch,), generator=generator)]
+        order = torch.rand(batch, self.latents.shape[1], generator=generator).argsort(1)
+        chosen = order[:, 1 : 1 + self.targets]
+
+        def targets(values: Tensor) -> Tensor:
+            return values[rows[:, None], chosen].flatten(0, 1).float()
+
+        return core_module("training.batch").TrainBatch(
+            reference_latents=self.latents[rows, order[:, 0]].float(),
+            target_latents=targets(self.latents),
+            context=targets(self.contexts),
+            conditions=tuple(self.names[i] for i in rows.tolist()),
+            condition_ids=tuple(str(i) for i in rows.tolist()),
+            semantic_context=targets(self.semantic),
+        )
+
+
+def encode_texts(clip, ids: Tensor) -> Tensor:
+    """Token ids (M, K, 16) -> embeddings (M, K, 16, width) by the checkpoint's own text encoder."""
+    flat, inverse = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
+    tokens = {"l": [[(int(i), 1.0) for i in row] for row in flat]}
+    rows = [clip.encode_from_tokens({"l": [chunk]}) for chunk in tokens["l"]]
+    return torch.cat(rows)[inverse].unflatten(0, ids.shape[:2]).half()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "demo" / "hypernet.toml")
+    parser.add_argument("--data", type=Path, default=ROOT / "demo" / "training" / "dataset.safetensors")
+    parser.add_argument("--models", type=Path, default=ROOT / "demo" / "models")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo" / "training" / "hypernet")
+    parser.add_argument("--minutes", type=float, help="overrides max_minutes of the config")
+    parser.add_argument("--seed", type=int, help="overrides the seed of the config")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides training settings")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    from comfy_pack import core_module, host_module, start_host
+
+    with tempfile.TemporaryDirectory() as base:
+        start_host(Path(base))
+        config = core_module("training.config")
+        settings_class = core_module("training.settings").TrainingSettings
+        sections = config.read_config(options.config, {"training": settings_class, "hypernet": HypernetShape})
+        settings, shape = sections["training"], sections["hypernet"]
+        changes = {} if options.minutes is None else {"max_minutes": options.minutes}
+        changes |= {} if options.seed is None else {"seed": options.seed}
+        for pair in options.set:
+            name, _, text = pair.partition("=")
+            kind = type(getattr(settings, name))
+            changes[name] = text == "true" if kind is bool else kind(text)
+        settings = settings_class(**{**config.to_dict(settings), **changes})
+        backbone, animatediff = host_module("backbone"), host_module("animatediff")
+        training = host_module("training")
+        base_file = options.models / "video2lora_backbones" / "video2lora-demo-base.safetensors"
+        motion_file = options.models / "animatediff_models" / "video2lora-demo-motion.safetensors"
+        model, clip, _ = backbone.load_small_checkpoint(str(base_file))
+        model = animatediff.attach_motion_model(model, str(motion_file))
+        targets = host_module("target_layers").list_targets(model)
+        data = load_file(options.data)
+        with training.training_mode():
+            torch.manual_seed(settings.seed)
+            kinds = data["semantics.kind"].tolist()
+            import clips
+
+            sources = {
+                label: PairSource(
+                    data["latents"],
+                    encode_texts(clip, data["content_ids"]).clone(),
+                    encode_texts(clip, data["full_ids"]).clone(),
+                    [clips.KINDS[k] for k in kinds],
+                    settings.targets_per_reference,
+                    rows,
+                )
+                for label, rows in split_rows(len(kinds)).items()
+            }
+            hypernet = make_hypernet(targets, shape)
+            denoiser = training.HostDenoiser(model, targets)
+            loop = core_module("training.loop").TrainingLoop(
+                hypernet,
+                denoiser,
+                sources["train"],
+                settings,
+                evaluation={"unseen": sources["unseen"]},
+                folder=options.out,
+            )
+            loop.resume()
+            result = loop.run()
+        if result.checkpoint is not None:
+            trained = result.checkpoint / "hypernet.safetensors"
+            if trained.exists():
+                shutil.copy(trained, options.out / "hypernet.safetensors")
+
+
+@dataclass(frozen=True)
+class HypernetShape:
+    """The section [hypernet] of the config: sizes of the hypernetwork."""
+
+    rank: int = field(default=1, metadata={"help": "rank of the LoRA", "choices": ()})
+    down_dim: int = field(default=48, metadata={"help": "rows of A_aux", "choices": ()})
+    up_dim: int = field(default=48, metadata={"help": "columns of B_aux", "choices": ()})
+    decoder_blocks: int = field(default=2, metadata={"help": "decoder blocks", "choices": ()})
+    sample_iters: int = field(default=2, metadata={"help": "refinements", "choices": ()})
+    context: str = field(default="stem", metadata={"help": "context kind", "choices": ("none", "fourier", "stem")})
+
+
+def make_hypernet(targets, shape: HypernetShape):
+    """An untrained hypernetwork for the demo's backbone."""
+    from comfy_pack import core_module
+
+    context = core_module("context").ContextConfig(kind=shape.context, width=64, hidden=48, grid=(4, 4, 4))
+    return core_module("model").Video2LoRA.create(
+        targets,
+        latent_channels=4,
+        rank=shape.rank,
+        down_dim=shape.down_dim,
+        up_dim=shape.up_dim,
+        decoder_blocks=shape.decoder_blocks,
+        sample_iters=shape.sample_iters,
+        context=context,
+        base_weights=True,
+    )
+
+
+def split_rows(count: int) -> dict[str, Tensor]:
+    """Conditions for training, and one in twenty kept to watch the gap on conditions never trained on."""
+    rows = torch.arange(count)
+    return {"train": rows[rows % 20 != 0], "unseen": rows[rows % 20 == 0]}
+
+
+if __name__ == "__main__":
+    main()
