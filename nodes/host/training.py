@@ -139,11 +139,17 @@ class HostDenoiser:
     def _transformer_options(self, batch: int, frames: int, sigmas: Tensor) -> dict[str, Any]:
         return {
             **self._options,
+            # The host's other attentions keep whole score matrices for backward.
+            "optimized_attention_override": _fused_attention,
             "cond_or_uncond": [0] * batch,
             "video_length": frames,
             "sigmas": sigmas[:1],
             "sample_sigmas": sigmas[:1],
         }
+
+
+def _fused_attention(_, *args, **kwargs) -> Tensor:
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
 def _private_copy(model: ModelPatcher) -> tuple[nn.Module, dict[int, Any]]:

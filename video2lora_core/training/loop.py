@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,6 +82,7 @@ class Trainer:
         folder: Path | None = None,
         processes: Processes | None = None,
         listener: Callable[[StepReport], None] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.denoiser = denoiser
@@ -97,6 +100,7 @@ class Trainer:
         self.comparisons: list[Comparison] = []
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._listener = listener
+        self._facts = dict(facts or {})
         self._metrics: MetricsWriter | None = None
         self._saved_step: int | None = None
         self._stop = False
@@ -212,6 +216,7 @@ class Trainer:
         tensors, facts = collect_state(self.model, self.optimizer, self.average, self.objective, self.state)
         facts |= {"settings": to_dict(self.settings), "scaler": self.scaler.state_dict()}
         keep = self.settings.keep_checkpoints
+        self._note_training()
         with self._averaged():
             path = save_checkpoint(
                 self.folder / CHECKPOINTS, self.state.step, tensors, facts, self.model, keep
@@ -222,6 +227,7 @@ class Trainer:
     @torch.no_grad()
     def averaged_model(self) -> torch.nn.Module:
         """A copy of the model with the averaged weights: what a checkpoint's hypernet.safetensors holds."""
+        self._note_training()
         with self._averaged():
             result = copy.deepcopy(self.model).eval()
         return result.requires_grad_(False)
@@ -232,6 +238,24 @@ class Trainer:
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.settings.ema_decay > 0 else nullcontext()
+
+    def _note_training(self) -> None:
+        """Write what this run is into the model's config, which its file carries."""
+        settings = self.settings
+        training = {
+            "steps": self.state.step,
+            "references": settings.references,
+            "targets_per_reference": settings.targets_per_reference,
+            "seed": settings.seed,
+            "minutes": round(self.state.elapsed / 60.0, 1),
+            **self._facts,
+            "comparisons": {
+                row.set: {kind: round(getattr(row, kind), 6) for kind in ("no_lora", "matched", "shuffled")}
+                for row in self.comparisons
+                if row.condition == ALL
+            },
+        }
+        self.model.config = dataclasses.replace(self.model.config, training=training)
 
     def _open_folder(self) -> None:
         if self.state.step == 0 and list_checkpoints(self.folder / CHECKPOINTS):

@@ -1,0 +1,175 @@
+"""The command line of training, once the host is imported: `train.py` at the pack's root does that."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.sd
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ...video2lora_core import Video2LoRA
+from ...video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.safetensors_header import read_header
+from ...video2lora_core.training import Processes, StepReport, Trainer, TrainingSettings
+from ...video2lora_core.training.config import describe, read_config, setting
+from ...video2lora_core.training.data_settings import DataSettings
+from ...video2lora_core.training.hypernet_settings import HypernetSettings
+from . import model_folders
+from .animatediff import attach_motion_model
+from .backbone import METADATA_KEY, load_small_checkpoint
+from .training_run import JobListener, TrainingJob, run_job
+
+log = logging.getLogger(__name__)
+FINAL_NAME = "hypernet.safetensors"
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """The section [backbone] of a config file."""
+
+    checkpoint: str = setting(
+        "",
+        "SD1.5-family checkpoint (.safetensors) with UNet, CLIP and VAE: a path, or a name in ComfyUI's "
+        "folder checkpoints or video2lora_backbones.",
+    )
+    motion_module: str = setting(
+        "",
+        "AnimateDiff motion module: a path, or a name in ComfyUI's folder animatediff_models; empty: none.",
+    )
+    start_from: str = setting(
+        "",
+        "A hypernetwork to go on from instead of a new one: a path, or a name in ComfyUI's folder "
+        "video2lora. [hypernet] is then not used.",
+    )
+
+
+SECTIONS = {
+    "backbone": BackboneSettings,
+    "data": DataSettings,
+    "hypernet": HypernetSettings,
+    "training": TrainingSettings,
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The arguments; the help ends with every setting of the config file."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Trains a Video2LoRA hypernetwork on clips, for a backbone that ComfyUI loads.",
+        epilog="Settings of the config file (TOML or JSON), with their defaults:\n\n" + describe(SECTIONS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--comfyui", metavar="PATH", help="ComfyUI's folder; default: the environment's COMFYUI_PATH"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", required=True, help="TOML or JSON file with the settings below"
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", required=True, help="where checkpoints, logs and the result go"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the output folder's last checkpoint"
+    )
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU even where there is a GPU")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train as the arguments say; returns the exit status: 0 finished, 3 stopped early with a checkpoint, 2
+    refused.
+    """
+    options = make_parser().parse_args(arguments)
+    logging.getLogger().setLevel(logging.INFO)
+    try:
+        return _train(options)
+    except Video2LoRAError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _train(options: argparse.Namespace) -> int:
+    sections = read_config(Path(options.config), SECTIONS)
+    backbone: BackboneSettings = sections["backbone"]
+    folder = Path(options.output)
+    job = TrainingJob(sections["data"], sections["hypernet"], sections["training"], folder, options.resume)
+    processes = Processes.start("cpu" if options.cpu else None)
+    model, clip, vae = load_backbone(backbone)
+    start = None
+    if backbone.start_from:
+        start = Video2LoRA.load(_find(backbone.start_from, (model_folders.HYPERNETS,)))
+    listener = JobListener(encoded=_log_encoding, started=_stop_on_signals, stepped=_log_step)
+    try:
+        _, result = run_job(model, clip, vae, job, processes=processes, listener=listener, start=start)
+        if processes.is_main and result.checkpoint is not None:
+            final = folder / FINAL_NAME
+            temporary = final.with_suffix(".tmp")
+            shutil.copyfile(result.checkpoint / FINAL_NAME, temporary)
+            temporary.replace(final)
+            log.info(
+                "%s after %d steps: %s", "Finished" if result.finished else "Stopped", result.step, final
+            )
+        return 0 if result.finished else 3
+    finally:
+        processes.finish()
+
+
+def load_backbone(settings: BackboneSettings) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """Load MODEL, CLIP and VAE, the motion module attached. Raises Video2LoRAError when a file is not there
+    or unfit.
+    """
+    if not settings.checkpoint:
+        raise Video2LoRAError("The config file names no checkpoint; set it in the section [backbone].")
+    path = _find(settings.checkpoint, ("checkpoints", model_folders.BACKBONES))
+    embeddings = folder_paths.get_folder_paths("embeddings")
+    with torch.no_grad():
+        if METADATA_KEY in read_header(path).metadata:
+            model, clip, vae = load_small_checkpoint(str(path), embeddings)
+        else:
+            model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(
+                str(path), output_vae=True, output_clip=True, embedding_directory=embeddings
+            )
+        if settings.motion_module:
+            model = attach_motion_model(model, _find(settings.motion_module, (model_folders.MOTION_MODELS,)))
+    return model, clip, vae
+
+
+def _find(name: str, folders: Sequence[str]) -> Path:
+    """A file by path, else by name in the host's folders."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    for folder in folders:
+        found = folder_paths.get_full_path(folder, name)
+        if found is not None:
+            return Path(found)
+    raise Video2LoRAError(
+        f"There is no file '{name}', nor one of that name in ComfyUI's {' or '.join(folders)}."
+    )
+
+
+def _log_encoding(done: int, total: int) -> None:
+    if done == total or done % 50 == 0:
+        log.info("Encoded %d of %d clips", done, total)
+
+
+def _log_step(report: StepReport) -> None:
+    if not sys.stderr.isatty():
+        return
+    minutes = report.seconds_left / 60.0
+    sys.stderr.write(f"\rstep {report.step}/{report.steps}  loss {report.loss:.4f}  {minutes:.1f} min left ")
+    sys.stderr.flush()
+
+
+def _stop_on_signals(trainer: Trainer) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: trainer.request_stop())

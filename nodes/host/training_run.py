@@ -1,0 +1,213 @@
+"""A whole training run on the host: encode the clips, make the hypernetwork, train it on the MODEL."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...video2lora_core import Video2LoRA
+from ...video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.training import Processes, StepReport, Trainer, TrainingResult, TrainingSettings
+from ...video2lora_core.training.cache import ClipCache
+from ...video2lora_core.training.clip_list import read_clip_list
+from ...video2lora_core.training.data_settings import DataSettings
+from ...video2lora_core.training.dataset import (
+    CachedClips,
+    DatasetReport,
+    Entries,
+    encode_dataset,
+    split_heldout,
+)
+from ...video2lora_core.training.hypernet_settings import HypernetSettings
+from .prediction import NATIVE_RANGE, check_vae, encode_reference
+from .target_layers import backbone_family, list_targets
+from .training import HostDenoiser, training_mode
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train, on which clips, and where checkpoints and logs go; `resume` goes on with what is
+    there.
+    """
+
+    data: DataSettings
+    hypernet: HypernetSettings
+    training: TrainingSettings
+    folder: Path
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class JobListener:
+    """What is told of a job's progress; whatever one of them raises ends the job, keeping what was done.
+
+    encoded(done, total) counts clips, reported(report) comes before training, started(trainer) as it begins,
+    and stepped(step) after every step, the latter two in every and in the main process.
+    """
+
+    encoded: Callable[[int, int], None] | None = None
+    reported: Callable[[DatasetReport], None] | None = None
+    started: Callable[[Trainer], None] | None = None
+    stepped: Callable[[StepReport], None] | None = None
+
+
+class HostClipEncoder:
+    """The host's VAE and CLIP as `video2lora_core.training.cache.ClipEncoder`, for one MODEL."""
+
+    def __init__(self, model: ModelPatcher, clip: comfy.sd.CLIP, vae: comfy.sd.VAE) -> None:
+        self._model = model
+        self._clip = clip
+        self._vae = vae
+        self.fingerprint = weights_hash(vae.first_stage_model, clip.cond_stage_model)
+
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """Frames (T, H, W, 3) in [0, 1] -> latents (C, T, h, w), scaled as the MODEL scales them, on the
+        CPU.
+        """
+        latents = encode_reference(self._vae, frames)
+        return self._model.model.process_latent_in(latents)[0].float().cpu()
+
+    def encode_text(self, caption: str) -> Tensor:
+        """Caption -> embedding (tokens, width) on the CPU."""
+        return self._clip.encode_from_tokens(self._clip.tokenize(caption))[0].float().cpu()
+
+
+def weights_hash(*modules: torch.nn.Module) -> str:
+    """SHA-256 over names and bytes of the modules' tensors."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def run_job(
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    vae: comfy.sd.VAE,
+    job: TrainingJob,
+    *,
+    processes: Processes | None = None,
+    listener: JobListener | None = None,
+    start: Video2LoRA | None = None,
+) -> tuple[Video2LoRA, TrainingResult]:
+    """Train on MODEL; returns the hypernetwork with averaged weights, on the CPU, and how the run ended.
+
+    start: a hypernetwork to go on from instead of a new one. Raises Video2LoRAError for a dataset without
+    pairs, a MODEL that does not fit, settings that contradict each other, a checkpoint of another run, and a
+    full disk.
+    """
+    listener = listener or JobListener()
+    processes = processes or Processes(device=model.load_device)
+    with training_mode():
+        hypernet = _make_hypernet(model, vae, job, start).to(processes.device, torch.float32)
+        entries, report = _encode(model, clip, vae, job, processes, listener)
+        training, heldout = split_heldout(entries, job.data, job.training.seed)
+        report = dataclasses.replace(report, heldout=tuple(heldout))
+        for line in report.lines():
+            log.info("%s", line)
+        if listener.reported is not None:
+            listener.reported(report)
+        trainer = _make_trainer(model, hypernet, job, training, heldout, processes, listener)
+        try:
+            if job.resume:
+                trainer.resume()
+            if listener.started is not None:
+                listener.started(trainer)
+            result = trainer.run()
+            return trainer.averaged_model().cpu(), result
+        finally:
+            trainer.close()
+
+
+def _make_hypernet(
+    model: ModelPatcher, vae: comfy.sd.VAE, job: TrainingJob, start: Video2LoRA | None
+) -> Video2LoRA:
+    feed_forward = job.hypernet.layers == "attention_feed_forward"
+    latent_format = model.model.latent_format
+    if start is None:
+        made = job.hypernet.create(
+            list_targets(model, feed_forward),
+            latent_format.latent_channels,
+            latent_format.scale_factor,
+            backbone_family(model),
+            job.training.seed,
+        )
+    else:
+        made = Video2LoRA(start.config, start.targets)
+        made.load_state_dict({name: value.detach().clone() for name, value in start.state_dict().items()})
+    if made.config.reference_range != NATIVE_RANGE:
+        raise Video2LoRAError(
+            "The hypernetwork to go on from reads references in another range than [-1, 1]; train a new one."
+        )
+    check_vae(made, vae)
+    return made
+
+
+def _encode(
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    vae: comfy.sd.VAE,
+    job: TrainingJob,
+    processes: Processes,
+    listener: JobListener,
+) -> tuple[Entries, DatasetReport]:
+    records = read_clip_list(Path(job.data.dataset), job.data.default_caption)
+    folder = Path(job.data.cache) if job.data.cache else job.folder / "cache"
+    with torch.no_grad():
+        cache = ClipCache(folder, job.data, HostClipEncoder(model, clip, vae))
+        return encode_dataset(records, cache, processes, listener.encoded)
+
+
+def _make_trainer(
+    model: ModelPatcher,
+    hypernet: Video2LoRA,
+    job: TrainingJob,
+    training: Entries,
+    heldout: Entries,
+    processes: Processes,
+    listener: JobListener,
+) -> Trainer:
+    settings = job.training
+    # Half-precision weights under autocast; full ones where everything is computed in full.
+    weight_dtype = torch.float32 if settings.precision == "fp32" else None
+    denoiser = HostDenoiser(
+        model, list(hypernet.targets), recompute=settings.gradient_checkpointing, weight_dtype=weight_dtype
+    )
+    sets = {"seen": training, "heldout": heldout}
+    sources = {
+        name: CachedClips(entries, settings.targets_per_reference, job.data.variants)
+        for name, entries in sets.items()
+        if entries
+    }
+    facts = {
+        "dataset": Path(job.data.dataset).name,
+        "conditions": len(training),
+        "heldout": sorted(heldout),
+        "clips": sum(len(paths) for paths in training.values()),
+        "frames": job.data.frames,
+        "size": [job.data.width, job.data.height],
+    }
+    return Trainer(
+        hypernet,
+        denoiser,
+        sources["seen"],
+        settings,
+        evaluation=sources,
+        folder=job.folder,
+        processes=processes,
+        listener=listener.stepped,
+        facts=facts,
+    )

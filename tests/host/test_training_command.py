@@ -1,0 +1,103 @@
+"""The command line of training: one process, two processes, killed and resumed, and what it refuses."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from .training_clips import write_job
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    if not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("COMFYUI_PATH is not set: run these tests by `make test`, or set it to a ComfyUI folder")
+    folder = tmp_path_factory.mktemp("command")
+    return write_job(folder, STEPS)
+
+
+@pytest.fixture(scope="module")
+def whole(job):
+    """The output folder of the uninterrupted run in one process."""
+    folder = job.parent / "whole"
+    run = train(job, folder)
+    assert run.wait(timeout=200) == 0, run.stderr.read()
+    return folder
+
+
+def train(job, folder, *more, launcher=()):
+    command = [*launcher, "train.py", "--cpu", "--config", str(job), "--output", str(folder), *more]
+    command = command if launcher else [sys.executable, *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(
+        command, cwd=CHECKOUT, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def losses(folder):
+    with (folder / "losses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, STEPS + 1))
+    return rows
+
+
+def last_state(folder):
+    return load_file(folder / "checkpoints" / f"step_{STEPS:08d}" / "state.safetensors")
+
+
+def test_one_command_trains_and_leaves_a_usable_hypernetwork(host, whole):
+    model = host.core.Video2LoRA.load(whole / "hypernet.safetensors")
+    assert model.config.training["steps"] == STEPS
+    assert model.config.training["heldout"] == ["up"]
+    assert {target.group for target in model.targets} == {"spatial", "temporal"}
+    [lora] = model.predict(torch.zeros(1, 4, 2, 8, 8))
+    assert len(lora.factors()) == len(model.targets)
+    with (whole / "comparisons.csv").open(newline="") as file:
+        rows = {(row["set"], row["condition"]) for row in csv.DictReader(file)}
+    assert {("seen", "left"), ("seen", "right"), ("seen", "all"), ("heldout", "up")} <= rows
+
+
+def test_two_processes_give_the_losses_of_one(job, whole):
+    folder = job.parent / "two"
+    launcher = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", "0",
+    ]  # fmt: skip
+    run = train(job, folder, launcher=launcher)
+    assert run.wait(timeout=250) == 0, run.stderr.read()
+    for one, two in zip(losses(whole), losses(folder), strict=True):
+        assert float(one["loss"]) == pytest.approx(float(two["loss"]), abs=1e-5)
+    for name, value in last_state(whole).items():
+        if name.startswith("model."):
+            assert torch.allclose(value, last_state(folder)[name], atol=1e-4), name
+
+
+def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
+    folder = job.parent / "killed"
+    run = train(job, folder)
+    deadline = time.monotonic() + 200
+    while not list((folder / "checkpoints").glob("step_*/state.safetensors")):
+        assert time.monotonic() < deadline and run.poll() is None, run.stderr.read()
+        time.sleep(0.02)
+    run.send_signal(signal.SIGKILL)
+    run.wait(timeout=20)
+    assert not (folder / "hypernet.safetensors").exists()
+    resumed = train(job, folder, "--resume")
+    assert resumed.wait(timeout=200) == 0, resumed.stderr.read()
+    one, other = last_state(whole), last_state(folder)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    columns = ("step", "loss", "grad_norm", "rate")
+    assert [[row[c] for c in columns] for row in losses(whole)] == [
+        [row[c] for c in columns] for row in losses(folder)
+    ]

@@ -1,0 +1,86 @@
+"""The settings of a new hypernetwork, and making it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..config import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM
+from ..context import KINDS, ContextConfig
+from ..errors import Video2LoRAError
+from ..model import Video2LoRA
+from ..targets import GROUPS, LayerTarget
+from .config import setting
+
+
+@dataclass(frozen=True)
+class HypernetSettings:
+    """The section [hypernet] of a config file; it describes a model that is trained from nothing."""
+
+    layers: str = setting(
+        "attention", "Layers that get a LoRA: attention (the paper's), or attention and feed-forward.",
+        ("attention", "attention_feed_forward"),
+    )  # fmt: skip
+    groups: tuple[str, ...] = setting(
+        GROUPS, "Where: spatial (the UNet, what is seen) and temporal (the motion module, how it moves)."
+    )
+    rank: int = setting(1, "Rank of the predicted LoRAs (the paper's 1).")
+    alpha: float = setting(1.0, "A prediction is scaled by alpha / rank.")
+    down_dim: int = setting(
+        ANIMATEDIFF_DOWN_DIM,
+        "Inner size of the down auxiliary matrices. The paper's is 100; 54 keeps a saved LoRA of "
+        "AnimateDiff's 296 layers below 50 KB.",
+    )
+    up_dim: int = setting(ANIMATEDIFF_UP_DIM, "Inner size of the up auxiliary matrices; the paper's is 50.")
+    decoder_blocks: int = setting(4, "Transformer blocks of the hypernetwork (the paper's 4).")
+    sample_iters: int = setting(4, "Refinements of a prediction (the paper's 4).")
+    context: str = setting(
+        "stem",
+        "What reads the reference. stem: a small convolution that sees motion, needed as AnimateDiff's "
+        "latents are encoded frame by frame. fourier: position and temporal difference as extra channels. "
+        "none: the paper's.",
+        KINDS,
+    )
+    base_weights: bool = setting(
+        True,
+        "A learned constant per layer, down random and up zero. Without it small runs stalled or diverged.",
+    )
+
+    def create(
+        self,
+        targets: Sequence[LayerTarget],
+        latent_channels: int,
+        latent_scale: float,
+        backbone: str,
+        seed: int,
+    ) -> Video2LoRA:
+        """An untrained model for the targets of the chosen groups.
+
+        Raises Video2LoRAError when the backbone has none of them or a setting is out of range.
+        """
+        for group in self.groups:
+            if group not in GROUPS:
+                raise Video2LoRAError(f"Unknown group '{group}' of layers; use {', '.join(GROUPS)}.")
+        chosen = [target for target in targets if target.group in self.groups]
+        if "temporal" in self.groups and not any(target.group == "temporal" for target in chosen):
+            raise Video2LoRAError(
+                "The backbone has no temporal layers; attach a motion module, or set groups to spatial alone."
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Video2LoRA.create(
+                chosen,
+                latent_channels=latent_channels,
+                rank=self.rank,
+                alpha=self.alpha,
+                down_dim=self.down_dim,
+                up_dim=self.up_dim,
+                decoder_blocks=self.decoder_blocks,
+                sample_iters=self.sample_iters,
+                context=ContextConfig(self.context),
+                base_weights=self.base_weights,
+                backbone=backbone,
+                latent_scale=latent_scale,
+            )
