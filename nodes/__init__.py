@@ -5,6 +5,7 @@ from .apply_adaptive_lora import ApplyAdaptiveLoRA
 from .load_hypernet import LoadVideo2LoRAHypernet
 from .reference_to_lora import ReferenceVideoToLoRA
 from .small_checkpoint import LoadSmallCheckpoint
+from .train_hypernet import TrainVideo2LoRA
 
 NODE_CLASSES = [
     LoadVideo2LoRAHypernet,
@@ -12,4 +13,5 @@ NODE_CLASSES = [
     ApplyAdaptiveLoRA,
     AnimateDiffLoader,
     LoadSmallCheckpoint,
+    TrainVideo2LoRA,
 ]

@@ -166,7 +166,7 @@ def _encode(
 ) -> tuple[Entries, DatasetReport]:
     records = read_clip_list(Path(job.data.dataset), job.data.default_caption)
     folder = Path(job.data.cache) if job.data.cache else job.folder / "cache"
-    with torch.no_grad():
+    with torch.inference_mode():
         cache = ClipCache(folder, job.data, HostClipEncoder(model, clip, vae))
         return encode_dataset(records, cache, processes, listener.encoded)
 

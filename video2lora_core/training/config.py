@@ -52,19 +52,27 @@ def read_config(path: Path, sections: Mapping[str, type]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Video2LoRAError(f"The config file '{path}' can not be read: {error}.") from error
+    return parse_config(text, sections, f"The config file '{path}'", path.suffix.lower() == ".json")
+
+
+def parse_config(
+    text: str, sections: Mapping[str, type], where: str, is_json: bool = False
+) -> dict[str, Any]:
+    """Settings by section from TOML (or JSON) text; `where` begins the messages.
+
+    Raises Video2LoRAError when it does not parse, or has unknown sections or settings.
+    """
     try:
-        tables = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        tables = json.loads(text) if is_json else tomllib.loads(text)
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Video2LoRAError(f"The config file '{path}' does not parse: {error}.") from error
+        raise Video2LoRAError(f"{where} does not parse: {error}.") from error
     if not isinstance(tables, dict):
-        raise Video2LoRAError(f"The config file '{path}' must hold sections: {', '.join(sections)}.")
+        raise Video2LoRAError(f"{where} must hold sections: {', '.join(sections)}.")
     unknown = [name for name in tables if name not in sections]
     if unknown:
-        raise Video2LoRAError(
-            f"The config file '{path}' has the unknown section '{unknown[0]}'; use {', '.join(sections)}."
-        )
+        raise Video2LoRAError(f"{where} has the unknown section '{unknown[0]}'; use {', '.join(sections)}.")
     return {
-        name: build(kind, tables.get(name, {}), f"The section [{name}] of '{path}'")
+        name: build(kind, tables.get(name, {}), f"{where}, section [{name}],")
         for name, kind in sections.items()
     }
 

@@ -1,0 +1,161 @@
+"""*Train Video2LoRA Hypernet*: a hypernetwork trained inside the graph, on the user's own clips."""
+
+from comfy_api.latest import io, ui
+
+from ..video2lora_core.errors import Video2LoRAError
+from ..video2lora_core.training.settings import TrainingSettings
+from .host.training_node import make_job, train_in_graph
+from .io_types import Hypernet
+
+DEFAULTS = TrainingSettings()
+
+
+class TrainVideo2LoRA(io.ComfyNode):
+    """Trains a hypernetwork for the linked MODEL and gives it to the rest of the graph."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to the host."""
+        return io.Schema(
+            node_id="TrainVideo2LoRA",
+            display_name="Train Video2LoRA Hypernet",
+            category="Video2LoRA",
+            description="Trains a hypernetwork for this MODEL on clips sorted by what they show, with a live "
+            "loss curve. Cancel keeps the last state; running again with the same name goes on from it.",
+            is_output_node=True,
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The backbone, with an AnimateDiff motion module attached. It stays as it is.",
+                ),
+                io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
+                io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
+                io.String.Input(
+                    "dataset",
+                    default="video2lora_clips",
+                    tooltip="A folder in ComfyUI's input folder with one folder of clips per condition (at "
+                    "least 2 clips each; a .txt beside a clip is its caption), or a .json, .jsonl or .csv "
+                    "list with the columns video_path, video_caption, class.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="my_hypernet",
+                    tooltip="Name of the run and of the result, models/video2lora/<name>.safetensors. "
+                    "Checkpoints and logs go to output/video2lora_training/<name>.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=2000,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Optimizer steps. The paper trained 20000 on eight GPUs.",
+                ),
+                io.Int.Input(
+                    "references",
+                    default=4,
+                    min=1,
+                    max=1024,
+                    tooltip="Reference clips in one step. More of them steady the gradient and take more "
+                    "memory.",
+                ),
+                io.Int.Input(
+                    "targets_per_reference",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Clips that are denoised under each predicted LoRA in one step.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=16,
+                    min=1,
+                    max=1024,
+                    tooltip="Frames of a clip. AnimateDiff works on 16; shorter clips are left out and "
+                    "named.",
+                ),
+                io.Int.Input(
+                    "stride",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    tooltip="Every how many frames of a file one is taken; with 24 frames per second, 3 "
+                    "gives 8.",
+                ),
+                io.Int.Input(
+                    "width", default=512, min=8, max=4096, step=8, tooltip="Width of the clips in pixels."
+                ),
+                io.Int.Input(
+                    "height", default=512, min=8, max=4096, step=8, tooltip="Height of the clips in pixels."
+                ),
+                io.Float.Input(
+                    "encoder_rate",
+                    default=DEFAULTS.encoder_rate,
+                    min=0.0,
+                    max=1.0,
+                    step=1e-6,
+                    round=False,
+                    tooltip="Learning rate of the hypernetwork; the rates of its last layer, of the "
+                    "constants and of the auxiliary matrices are among the settings.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=["fp32", "bf16", "fp16"],
+                    default="fp32",
+                    tooltip="What the backbone computes in. bf16 on GPUs that have it.",
+                ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=False,
+                    tooltip="Much less memory for about a third more time.",
+                ),
+                io.Int.Input(
+                    "save_every",
+                    default=250,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="Steps between checkpoints; 0: only at the end.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    tooltip="Seed of the start, the clips, the noise and the held-out conditions.",
+                ),
+                io.String.Input(
+                    "settings",
+                    default="",
+                    multiline=True,
+                    tooltip="More settings as TOML with the sections [data], [hypernet] and [training]; "
+                    "`python train.py --help` lists all of them. What has a widget above is taken from "
+                    "there.",
+                ),
+                Hypernet.Input(
+                    "start_from",
+                    optional=True,
+                    tooltip="A hypernetwork to go on from instead of a new one.",
+                ),
+            ],
+            outputs=[
+                Hypernet.Output(display_name="hypernet", tooltip="The trained hypernetwork, ready for use."),
+                io.Image.Output(display_name="loss_curve", tooltip="The loss of every step of this run."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str, dataset: str, settings: str) -> bool | str:
+        """Refuse before execution names that can not be used and settings that do not parse."""
+        try:
+            make_job(name, dataset, settings)
+        except Video2LoRAError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, dataset: str, name: str, settings: str, start_from=None, **widgets: object
+    ) -> io.NodeOutput:
+        """Train; Interrupt raises through here after a checkpoint."""
+        job = make_job(name, dataset, settings, **widgets)
+        hypernet, curve = train_in_graph(model, clip, vae, job, name, start_from)
+        return io.NodeOutput(hypernet, curve, ui=ui.PreviewImage(curve, cls=cls))

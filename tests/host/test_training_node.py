@@ -1,0 +1,123 @@
+"""The training node on the real host: it trains, keeps the state on cancel, and its result is usable."""
+
+import pytest
+import torch
+
+from .test_training import load_model
+from .training_clips import write_dataset
+
+WIDGETS = {
+    "steps": 4, "references": 2, "targets_per_reference": 1, "frames": 2, "stride": 1,
+    "width": 64, "height": 64,
+    "encoder_rate": 3e-4, "precision": "fp32", "gradient_checkpointing": False, "save_every": 0, "seed": 0,
+    "settings": "[hypernet]\ndown_dim = 6\nup_dim = 4\ndecoder_blocks = 1\nsample_iters = 1\n"
+    "[training]\nevaluation_references = 2\ntensorboard = false\n",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parts(host, tmp_path_factory):
+    write_dataset(host.base / "input" / "clips", clips=2)
+    return load_model(host, tmp_path_factory.mktemp("node"), True)
+
+
+@torch.inference_mode()
+def train(host, parts, name, **changes):
+    model, clip, vae = parts
+    inputs = {**WIDGETS, "dataset": "clips", "name": name, **changes}
+    return host.run_node("TrainVideo2LoRA", model=model, clip=clip, vae=vae, **inputs)
+
+
+def test_training_in_the_graph_gives_a_usable_hypernetwork(host, parts):
+    hypernet, curve = train(host, parts, "first")
+    assert curve.shape == (1, 360, 640, 3) and curve.std() > 0.01
+    saved = host.core.Video2LoRA.load(host.models / "video2lora" / "first.safetensors")
+    assert saved.fingerprint == hypernet.fingerprint
+    with torch.inference_mode():
+        frames = torch.rand(2, 64, 64, 3)
+        predicted = host.run_node(
+            "ReferenceVideoToLoRA", hypernet=hypernet, vae=parts[2], frames=frames, frame_count=2,
+            start=0, stride=1, longest_side=64, iterations=0,
+        )  # fmt: skip
+        patched = host.run_node(
+            "ApplyAdaptiveLoRA", model=parts[0], adaptive_lora=predicted[0], **strengths(host)
+        )
+    assert patched[0] is not parts[0]
+
+
+def strengths(host):
+    schema = host.node_classes["ApplyAdaptiveLoRA"].define_schema()
+    return {item.id: 1.0 for item in schema.inputs if "strength" in item.id}
+
+
+def test_cancel_keeps_the_state_and_the_same_name_goes_on(host, parts, monkeypatch):
+    import comfy.model_management as management
+
+    node = host.module("nodes.host.training_node")
+    original, stop_at = node._LiveCurve.stepped, 2
+
+    def stepped(self, report):
+        if report.step == stop_at:
+            management.interrupt_current_processing()
+        original(self, report)
+
+    monkeypatch.setattr(node._LiveCurve, "stepped", stepped)
+    with pytest.raises(management.InterruptProcessingException):
+        train(host, parts, "cancelled")
+    folder = host.base / "output" / "video2lora_training" / "cancelled"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_00000002"]
+    assert not (host.models / "video2lora" / "cancelled.safetensors").exists()
+    monkeypatch.setattr(node._LiveCurve, "stepped", original)
+    resumed, _ = train(host, parts, "cancelled")
+    whole, _ = train(host, parts, "whole")
+    for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_going_on_from_a_hypernetwork(host, parts):
+    first, _ = train(host, parts, "base")
+    frozen = "[training]\nhead_rate = 0.0\nbase_rate = 0.0\nauxiliary_rate = 0.0\nevaluate_every = 0\n"
+    second, _ = train(host, parts, "next", start_from=first, settings=frozen, steps=1)
+    names = [name for name, _ in first.named_parameters()]
+    pairs = zip(names, first.parameters(), second.parameters(), strict=True)
+    changed = {name for name, one, other in pairs if not torch.equal(one, other)}
+    assert changed and all("auxiliary" not in name and "delta_proj" not in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dataset": "../elsewhere"}, "inside ComfyUI's input folder"),
+        ({"dataset": "/etc"}, "inside ComfyUI's input folder"),
+        ({"dataset": "nothing"}, "no dataset at"),
+        ({"name": "../x"}, "can not be used"),
+        ({"settings": "[training]\nspeed = 1\n"}, "unknown setting 'speed'"),
+        ({"settings": "[training"}, "does not parse"),
+        ({"frames": 99}, "No condition has two sound clips.*4 frames but 99"),
+        ({"settings": "[hypernet]\ngroups = ['sideways']\n"}, "Unknown group 'sideways'"),
+        ({"settings": "[data]\nheldout = ['nobody']\n"}, "'nobody' is not in the dataset"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(host, parts, changes, words):
+    error = host.module("video2lora_core.errors").Video2LoRAError
+    name = changes.pop("name", "bad")
+    with pytest.raises(error, match=words) as caught:
+        train(host, parts, name, **changes)
+    assert "\n" not in str(caught.value)
+    assert not (host.base / "output" / "video2lora_training" / name / "checkpoints").exists()
+
+
+def test_a_foreign_model_of_the_same_name_is_not_overwritten(host, parts):
+    error = host.module("video2lora_core.errors").Video2LoRAError
+    target = host.models / "video2lora" / "taken.safetensors"
+    target.write_bytes(b"mine")
+    with pytest.raises(error, match="choose another name"):
+        train(host, parts, "taken")
+    assert target.read_bytes() == b"mine"
+    target.unlink()
+
+
+def test_validation_happens_before_execution(host):
+    node = host.node_classes["TrainVideo2LoRA"]
+    assert node.validate_inputs(name="ok", dataset="clips", settings="") is True
+    assert "can not be used" in node.validate_inputs(name="a/b", dataset="clips", settings="")
