@@ -136,7 +136,8 @@ class BackboneNet(nn.Module):
         return text.final_layer_norm(x)
 
     def forward(self, scaled: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """v for latents (B, 4, F, H, W) already divided by sqrt(sigma² + 1); timesteps (B,), context (B, L, D)."""
+        """v for latents (B, 4, F, H, W) already divided by sqrt(sigma² + 1); timesteps (B,), context (B, L,
+        D)."""
         batch, _, frames, _, _ = scaled.shape
         for injected in self._injected:
             injected.frames = frames
@@ -179,7 +180,8 @@ def ejected_state(unet: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def sample(net: BackboneNet, noise: Tensor, context: Tensor, steps: int = 20) -> Tensor:
-    """Euler samples from noise (B, 4, F, H, W) ~ N(0, 1), as the host's KSampler at cfg 1 ("normal" schedule)."""
+    """Euler samples from noise (B, 4, F, H, W) ~ N(0, 1), as the host's KSampler at cfg 1 ("normal"
+    schedule)."""
     sigmas = sigma_table()
     timesteps = torch.linspace(TIMESTEPS - 1, 0, steps)
     ladder = torch.cat([sigmas[timesteps.long()], torch.zeros(1)])

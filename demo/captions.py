@@ -33,7 +33,20 @@ class CaptionTokens:
 def vocabulary(tokens: CaptionTokens) -> Tensor:
     """The sorted ids that any caption of these clips can hold."""
     words = [*clips.SHAPES, *clips.SHAPE_COLORS, *clips.FIELD_COLORS, *clips.PATTERNS, *clips.HUES]
-    words += ["moves", "camera", "wipe", "tint", "roll", "left", "right", "zoom", "in", "out", "fade", "shake"]
+    words += [
+        "moves",
+        "camera",
+        "wipe",
+        "tint",
+        "roll",
+        "left",
+        "right",
+        "zoom",
+        "in",
+        "out",
+        "fade",
+        "shake",
+    ]
     words += ["flash", "slow", "medium", "fast", ","] + [str(hour) for hour in range(1, 13)]
     ids = {int(i) for word in words for i in tokens([word])[0]}
     return torch.tensor(sorted(ids))

@@ -54,7 +54,8 @@ SPEED_RANGE = (1.5, 4.0)  # pixels a frame, for moves and pans
 
 @dataclass
 class Content:
-    """What is seen: one entry a clip. Colours and shapes are indices into the tables above; lengths are pixels."""
+    """What is seen: one entry a clip. Colours and shapes are indices into the tables above; lengths are
+    pixels."""
 
     shape: Tensor
     color: Tensor
@@ -67,7 +68,8 @@ class Content:
 
 @dataclass
 class Semantics:
-    """What happens: `kind` indexes KINDS; `angle` in radians (0 right, clockwise on screen); `amount` in 0..1.
+    """What happens: `kind` indexes KINDS; `angle` in radians (0 right, clockwise on screen); `amount` in
+    0..1.
 
     angle: direction of move, pan and wipe, hue of tint.  amount: speed, zoom rate, strength.
     sign: direction of roll, ±1.
@@ -90,7 +92,8 @@ class Semantics:
         return Semantics(*(getattr(self, f.name).repeat_interleave(times) for f in fields(self)))
 
     def velocity(self) -> Tensor:
-        """(B, 2) x, y velocity of the shape in pixels a frame; zero where the kind is neither move nor pan."""
+        """(B, 2) x, y velocity of the shape in pixels a frame; zero where the kind is neither move nor
+        pan."""
         speed = SPEED_RANGE[0] + (SPEED_RANGE[1] - SPEED_RANGE[0]) * self.amount
         moving = (self.kind == KIND["move"]) | (self.kind == KIND["pan"])
         direction = torch.stack([self.angle.cos(), self.angle.sin()], dim=-1)
@@ -208,14 +211,21 @@ def render(content: Content, semantics: Semantics, frames: int = FRAMES, size: i
         image = image * (1 - alpha) + color * alpha
 
     strong = 0.75 + 0.25 * amount
-    black = (strong * time * where("fade_out") + strong * (1 - time) * where("fade_in"))[:, None, :, None, None]
+    black = (strong * time * where("fade_out") + strong * (1 - time) * where("fade_in"))[
+        :, None, :, None, None
+    ]
     over(torch.zeros(1, 1, 1, 1, 1), black)
     tint = ((0.5 + 0.3 * amount) * time * where("tint"))[:, None, :, None, None]
     over(_hue_to_rgb(semantics.angle)[:, :, None, None, None], tint)
-    pulse = ((0.7 + 0.3 * amount) * torch.exp(-((time - 0.5) / 0.18).square()) * where("flash"))[:, None, :, None, None]
+    pulse = ((0.7 + 0.3 * amount) * torch.exp(-((time - 0.5) / 0.18).square()) * where("flash"))[
+        :, None, :, None, None
+    ]
     over(torch.ones(1, 1, 1, 1, 1), pulse)
     axis_x, axis_y = torch.meshgrid(axis, axis, indexing="xy")
-    along = axis_x[None] * semantics.angle.cos()[:, None, None] + axis_y[None] * semantics.angle.sin()[:, None, None]
+    along = (
+        axis_x[None] * semantics.angle.cos()[:, None, None]
+        + axis_y[None] * semantics.angle.sin()[:, None, None]
+    )
     reach = (-0.6 + 0.8 * time) * size  # from before the first edge to a little past the middle
     curtain = (0.5 + (reach[..., None, None] - along[:, None])).clamp(0, 1) * where("wipe")[..., None, None]
     over(torch.full((1, 1, 1, 1, 1), 0.02), curtain[:, None])

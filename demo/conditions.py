@@ -1,7 +1,7 @@
 """Which semantics the hypernetwork is trained on, and which are held out to judge it.
 
-Held out: a sector of directions of moves, pans and wipes and of tint hues, a band of speeds of moves, and two whole
-kinds (flashes, and rolls to the left).
+Held out: a sector of directions of moves, pans and wipes and of tint hues, a band of speeds of moves, and
+two whole kinds (flashes, and rolls to the left).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ KIND_WEIGHTS = {
     "fade_in": 0.04, "tint": 0.06, "wipe": 0.08, "shake": 0.04,
 }  # fmt: skip
 EFFECTS = (
-    "zoom_in", "zoom_out", "roll_right", "roll_left", "fade_out", "fade_in", "tint_warm", "tint_green", "tint_cool",
-    "wipe_right", "wipe_down", "wipe_left", "wipe_up", "shake", "flash",
+    "zoom_in", "zoom_out", "roll_right", "roll_left", "fade_out", "fade_in", "tint_warm", "tint_green",
+    "tint_cool", "wipe_right", "wipe_down", "wipe_left", "wipe_up", "shake", "flash",
 )  # fmt: skip
 CLASSES = ("still", "move", "pan", *EFFECTS)
 
@@ -70,7 +70,9 @@ def draw_training(count: int, generator: torch.Generator) -> clips.Semantics:
     weights = torch.tensor(list(KIND_WEIGHTS.values()))
     parts = []
     for index, number in enumerate(
-        torch.bincount(torch.multinomial(weights, count, True, generator=generator), minlength=len(names)).tolist()
+        torch.bincount(
+            torch.multinomial(weights, count, True, generator=generator), minlength=len(names)
+        ).tolist()
     ):
         if number:
             parts.append(draw_matching((names[index],), number, generator, lambda s: ~is_held_out(s)))
@@ -92,3 +94,14 @@ def class_of(semantics: clips.Semantics) -> Tensor:
             kind = ("tint_warm", "tint_green", "tint_cool")[int(((degrees + 30) % 360) // 120)]
         names.append(CLASSES.index(kind))
     return torch.tensor(names)
+
+
+def draw_classes(count: int, generator: torch.Generator) -> clips.Semantics:
+    """Semantics spread evenly over CLASSES, held out or not, in random order."""
+    share = -(-count // len(CLASSES))
+    drawn: list[clips.Semantics] = []
+    for index, name in enumerate(CLASSES):
+        kind = name if name in clips.KIND else name.rsplit("_", 1)[0]
+        drawn.append(draw_matching((kind,), share, generator, lambda s, index=index: class_of(s) == index))
+    order = torch.randperm(share * len(CLASSES), generator=generator)[:count]
+    return clips.join(*drawn).pick(order)

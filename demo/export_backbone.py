@@ -1,6 +1,7 @@
-"""Writes the trained backbone as the files ComfyUI loads: one checkpoint (UNet, CLIP, VAE) and one motion module.
+"""Writes the trained backbone as the files ComfyUI loads: one checkpoint (UNet, CLIP, VAE) and one motion
+module.
 
-    python demo/export_backbone.py --vae demo/training/vae.safetensors --state demo/training/base.pt
+python demo/export_backbone.py --vae demo/training/vae.safetensors --state demo/training/base.pt
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ SCALE_FACTOR = 0.18215  # SD1.5's: the host multiplies by it what the VAE gives
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
     parser.add_argument("--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.pt")
     parser.add_argument("--models", type=Path, default=bootstrap.MODELS)
@@ -36,7 +39,9 @@ def main() -> None:
     table = torch.zeros(VOCABULARY_SIZE, rows.shape[1])  # words never trained on say nothing
     table[known] = rows
     text["text_model.embeddings.token_embedding.weight"] = table
-    checkpoint |= {f"cond_stage_model.transformer.{k}": v for k, v in text.items() if "text_projection" not in k}
+    checkpoint |= {
+        f"cond_stage_model.transformer.{k}": v for k, v in text.items() if "text_projection" not in k
+    }
     checkpoint |= {f"first_stage_model.{k}": v for k, v in load_file(options.vae).items()}
     checkpoint["first_stage_model.vae_scale"] = torch.tensor(SCALE_FACTOR)
     checkpoint["first_stage_model.vae_shift"] = torch.tensor(0.0)

@@ -1,6 +1,6 @@
 """Encodes the clips that the demo's hypernetwork is trained on: conditions, each with several clips.
 
-    python demo/make_dataset.py --vae demo/training/vae.safetensors --out demo/training/dataset.safetensors
+python demo/make_dataset.py --vae demo/training/vae.safetensors --out demo/training/dataset.safetensors
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from safetensors.torch import save_file
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
-    parser.add_argument("--out", type=Path, default=bootstrap.ROOT / "demo" / "training" / "dataset.safetensors")
+    parser.add_argument(
+        "--out", type=Path, default=bootstrap.ROOT / "demo" / "training" / "dataset.safetensors"
+    )
     parser.add_argument("--conditions", type=int, default=2000)
     parser.add_argument("--clips", type=int, default=3, help="clips a condition")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,7 +1,8 @@
 """Muon for matrices and convolutions, AdamW for the rest: fewer steps to the same loss on a small network.
 
-The momentum of every weight with two or more dimensions is replaced by its nearest semi-orthogonal matrix, found by
-five Newton-Schulz iterations (K. Jordan et al., "Muon", 2024), and scaled to the size of an AdamW step.
+The momentum of every weight with two or more dimensions is replaced by its nearest semi-orthogonal matrix,
+found by five Newton-Schulz iterations (K. Jordan et al., "Muon", 2024), and scaled to the size of an AdamW
+step.
 """
 
 from __future__ import annotations

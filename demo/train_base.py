@@ -2,8 +2,9 @@
 
     python demo/train_base.py --vae demo/training/vae.safetensors --minutes 60 --state demo/training/base.pt
 
-The plain diffusion objective in v-prediction. Captions say what is seen and, for all but still clips, what happens;
-so a prompt that says nothing about motion gives a still clip. Saves its whole state every few minutes and resumes.
+The plain diffusion objective in v-prediction. Captions say what is seen and, for all but still clips, what
+happens; so a prompt that says nothing about motion gives a still clip. Saves its whole state every few
+minutes and resumes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class FastEncoder:
 
         vae = bare_vae()
         vae.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
-        self._encode = fast_part(vae.taesd_encoder.requires_grad_(False)).to(memory_format=torch.channels_last)
+        self._encode = fast_part(vae.taesd_encoder.requires_grad_(False)).to(
+            memory_format=torch.channels_last
+        )
 
     @torch.no_grad()
     def __call__(self, video: Tensor) -> Tensor:
@@ -81,14 +84,20 @@ class LatentPool:
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
         """`count` random clips: latents (B, 4, F, H, W) and token ids (B, 16)."""
         index = torch.randint(0, len(self._latents), (count,), generator=self._generator).tolist()
-        return torch.stack([self._latents[i] for i in index]).float(), torch.stack([self._ids[i] for i in index])
+        return torch.stack([self._latents[i] for i in index]).float(), torch.stack(
+            [self._ids[i] for i in index]
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
     parser.add_argument("--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.pt")
-    parser.add_argument("--minutes", type=float, default=60, help="wall-clock minutes, counted over all resumes")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="wall-clock minutes, counted over all resumes"
+    )
     parser.add_argument("--batch", type=int, default=16, help="clips a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
@@ -118,7 +127,9 @@ def main() -> None:
     started, last_save, losses = time.monotonic() - spent, time.monotonic(), []
     while (done := (time.monotonic() - started) / (60 * options.minutes)) < 1:
         for group in optimizer.param_groups:
-            cosine = 0.5 * (1 + math.cos(math.pi * max(0.0, (done - 0.5) / 0.5)))  # flat, then down in the last half
+            cosine = 0.5 * (
+                1 + math.cos(math.pi * max(0.0, (done - 0.5) / 0.5))
+            )  # flat, then down in the last half
             group["lr"] = options.rate * min(1, (step + 1) / 100) * (0.03 + 0.97 * cosine)
         pool.refresh(ENCODE_PER_STEP)
         latents, ids = pool.draw(options.batch)

@@ -2,8 +2,8 @@
 
     python demo/train_hypernet.py --config demo/hypernet.toml --out demo/training/hypernet
 
-The source of clips is the only thing of its own: pairs of clips of one condition, any direction, speed or hue, none
-of the held-out ones. Resumes when the output folder holds checkpoints.
+The source of clips is the only thing of its own: pairs of clips of one condition, any direction, speed or
+hue, none of the held-out ones. Resumes when the output folder holds checkpoints.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -70,14 +70,18 @@ def encode_texts(clip, ids: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=ROOT / "demo" / "hypernet.toml")
     parser.add_argument("--data", type=Path, default=ROOT / "demo" / "training" / "dataset.safetensors")
     parser.add_argument("--models", type=Path, default=ROOT / "demo" / "models")
     parser.add_argument("--out", type=Path, default=ROOT / "demo" / "training" / "hypernet")
     parser.add_argument("--minutes", type=float, help="overrides max_minutes of the config")
     parser.add_argument("--seed", type=int, help="overrides the seed of the config")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides training settings")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides training settings"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     from comfy_pack import core_module, host_module, start_host
@@ -121,7 +125,7 @@ def main() -> None:
             }
             hypernet = make_hypernet(targets, shape)
             denoiser = training.HostDenoiser(model, targets)
-            loop = core_module("training.loop").TrainingLoop(
+            loop = core_module("training.loop").Trainer(
                 hypernet,
                 denoiser,
                 sources["train"],
@@ -146,7 +150,9 @@ class HypernetShape:
     up_dim: int = field(default=48, metadata={"help": "columns of B_aux", "choices": ()})
     decoder_blocks: int = field(default=2, metadata={"help": "decoder blocks", "choices": ()})
     sample_iters: int = field(default=2, metadata={"help": "refinements", "choices": ()})
-    context: str = field(default="stem", metadata={"help": "context kind", "choices": ("none", "fourier", "stem")})
+    context: str = field(
+        default="stem", metadata={"help": "context kind", "choices": ("none", "fourier", "stem")}
+    )
 
 
 def make_hypernet(targets, shape: HypernetShape):

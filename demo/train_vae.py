@@ -21,14 +21,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 LATENT_CHANNELS = 4
-# Positions in TAESD's two Sequentials of the residual blocks that are trained; the others stay exactly zero, a
-# plain ReLU: at 64 pixels the full-resolution blocks cost most of the time and give little.
+# Positions in TAESD's two Sequentials of the residual blocks that are trained; the others stay exactly zero,
+# a plain ReLU: at 64 pixels the full-resolution blocks cost most of the time and give little.
 LIVE_ENCODER_BLOCKS = (7, 8, 11, 12, 13)
 LIVE_DECODER_BLOCKS = (3, 4, 5, 8, 9, 13)
 
 
 def bare_vae() -> nn.Module:
-    """TAESD as the host builds it, its weights not set; the untrained blocks marked by needing no gradient."""
+    """TAESD as the host builds it, its weights not set; the untrained blocks marked by needing no
+    gradient."""
     from comfy.taesd.taesd import TAESD
 
     vae = TAESD(latent_channels=LATENT_CHANNELS)
@@ -54,7 +55,9 @@ def make_vae(generator: torch.Generator) -> nn.Module:
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in vae.modules():
-            if hasattr(module, "fuse") and next(module.parameters()).requires_grad:  # starts near the identity
+            if (
+                hasattr(module, "fuse") and next(module.parameters()).requires_grad
+            ):  # starts near the identity
                 module.conv[-1].weight.mul_(0.1)
                 module.conv[-1].weight[:3].zero_()
         for conv in (m for m in (*encoder, *decoder) if isinstance(m, nn.Conv2d)):
@@ -82,9 +85,7 @@ def make_vae(generator: torch.Generator) -> nn.Module:
 
 def fast_part(part: nn.Sequential) -> nn.Sequential:
     """The same function without computing the blocks that are all zero. Shares its weights with `part`."""
-    layers = [
-        nn.ReLU() if hasattr(m, "fuse") and not next(m.parameters()).requires_grad else m for m in part
-    ]
+    layers = [nn.ReLU() if hasattr(m, "fuse") and not next(m.parameters()).requires_grad else m for m in part]
     return nn.Sequential(*layers)
 
 
@@ -132,7 +133,9 @@ def reconstruction_loss(image: Tensor, target: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=15, help="wall-clock minutes of training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
@@ -144,7 +147,10 @@ def main() -> None:
     encode, decode = fast_part(vae.taesd_encoder), fast_part(vae.taesd_decoder)
     peak = 1e-3
     optimizer = torch.optim.AdamW(
-        [p for n, p in vae.named_parameters() if "vae_s" not in n and p.requires_grad], lr=peak, betas=(0.9, 0.99), weight_decay=0
+        [p for n, p in vae.named_parameters() if "vae_s" not in n and p.requires_grad],
+        lr=peak,
+        betas=(0.9, 0.99),
+        weight_decay=0,
     )
     started, step, whitened = time.monotonic(), 0, False
     while (done := (time.monotonic() - started) / (60 * options.minutes)) < 1:
@@ -169,7 +175,10 @@ def main() -> None:
             with torch.no_grad():
                 mse = F.mse_loss(decode(latents).clamp(0, 1), target)
             psnr = float(-10 * mse.log10())
-            print(f"{step:5d} {done:5.1%} loss {loss:.4f} psnr {psnr:.1f} dB size {size} white {whitening_penalty(latents):.3f}", flush=True)
+            print(
+                f"{step:5d} {done:5.1%} loss {loss:.4f} psnr {psnr:.1f} dB size {size} white {whitening_penalty(latents):.3f}",
+                flush=True,
+            )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     state = {k: v.half().contiguous() for k, v in vae.state_dict().items() if "vae_s" not in k}
     save_file(state, options.out, metadata={"steps": str(step), "seed": str(options.seed)})
