@@ -2,9 +2,9 @@
 
     python demo/train_vae.py --minutes 15 --out demo/training/vae.safetensors
 
-The latents that reach the UNet should have zero mean, unit variance and uncorrelated channels (a v-prediction
-UNet takes sigma_data = 1): a penalty pulls them there, and an exact affine whitening at the end, folded into the
-encoder's last convolution, is followed by a last stretch in which the decoder alone goes on learning.
+The latents that reach the UNet should have zero mean, unit variance and uncorrelated channels (a
+v-prediction UNet takes sigma_data = 1): a penalty pulls them there, and an exact affine whitening at the end, folded
+into the encoder's last convolution, is followed by a last stretch in which the decoder alone goes on learning.
 """
 
 from __future__ import annotations
@@ -175,8 +175,9 @@ def main() -> None:
             with torch.no_grad():
                 mse = F.mse_loss(decode(latents).clamp(0, 1), target)
             psnr = float(-10 * mse.log10())
+            white = float(whitening_penalty(latents))
             print(
-                f"{step:5d} {done:5.1%} loss {loss:.4f} psnr {psnr:.1f} dB size {size} white {whitening_penalty(latents):.3f}",
+                f"{step:5d} {done:5.1%} loss {loss:.4f} psnr {psnr:.1f} dB size {size} white {white:.3f}",
                 flush=True,
             )
     options.out.parent.mkdir(parents=True, exist_ok=True)
