@@ -1,10 +1,11 @@
 """Trains the demo's VAE: TAESD's layout, 4 latent channels, factor 8, latents whitened.
 
-    python demo/train_vae.py --minutes 15 --out demo/training/vae.safetensors
+    python demo/train_vae.py --minutes 9 --out demo/training/vae.safetensors
 
 The latents that reach the UNet should have zero mean, unit variance and uncorrelated channels (a
-v-prediction UNet takes sigma_data = 1): a penalty pulls them there, and an exact affine whitening at the end, folded
-into the encoder's last convolution, is followed by a last stretch in which the decoder alone goes on learning.
+v-prediction UNet takes sigma_data = 1): a penalty pulls them there, and an exact affine whitening at the
+end, folded into the encoder's last convolution, is followed by a last stretch in which the decoder alone
+goes on learning.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=15, help="wall-clock minutes of training")
+    parser.add_argument("--minutes", type=float, default=9, help="wall-clock minutes of training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
     options = parser.parse_args()
