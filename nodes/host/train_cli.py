@@ -107,7 +107,7 @@ def _train(options: argparse.Namespace) -> int:
     start = None
     if backbone.start_from:
         start = Video2LoRA.load(_find(backbone.start_from, (model_folders.HYPERNETS,)))
-    listener = JobListener(encoded=_log_encoding, started=_stop_on_signals, stepped=_log_step)
+    listener = JobListener(encoded=_log_encoding, started=stop_on_signals, stepped=_log_step)
     try:
         _, result = run_job(model, clip, vae, job, processes=processes, listener=listener, start=start)
         if processes.is_main and result.checkpoint is not None:
@@ -170,6 +170,7 @@ def _log_step(report: StepReport) -> None:
     sys.stderr.flush()
 
 
-def _stop_on_signals(trainer: Trainer) -> None:
+def stop_on_signals(trainer: Trainer) -> None:
+    """Let Ctrl-C and SIGTERM end the run after the current step, with a checkpoint."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: trainer.request_stop())

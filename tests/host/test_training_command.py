@@ -101,3 +101,23 @@ def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
     assert [[row[c] for c in columns] for row in losses(whole)] == [
         [row[c] for c in columns] for row in losses(folder)
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_ask_for_a_stop_with_a_checkpoint(host, number):
+    class Listening:
+        asked = 0
+
+        def request_stop(self):
+            self.asked += 1
+
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    listening = Listening()
+    try:
+        host.module("nodes.host.train_cli").stop_on_signals(listening)
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    assert listening.asked == 1

@@ -3,10 +3,11 @@
 from .batch import ClipSource, ShardedClipSource, TrainBatch
 from .branches import AdapterBranches
 from .denoiser import Denoiser
-from .loop import StepReport, Trainer, TrainingResult
+from .loop import Trainer
 from .metrics import Comparison
 from .objective import Objective
 from .processes import Processes
+from .reports import StepReport, TrainingResult
 from .settings import TrainingSettings
 
 __all__ = [

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +18,18 @@ from .batch import ClipSource, TrainBatch, sample_references
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .config import to_dict
 from .denoiser import Denoiser
-from .metrics import ALL, Comparison, MetricsWriter, shuffled_references, summarise
+from .evaluation import compare
+from .metrics import ALL, Comparison, MetricsWriter
 from .objective import NoiseDraw, Objective, draw_noise
 from .optimizer import WeightAverage, make_optimizer, rate_factor
 from .processes import Processes
+from .reports import StepReport, TrainingResult, note_training
 from .run_state import RunState, check_same_run, collect_state, restore_state
 from .seeds import step_generator
-from .settings import TrainingSettings
+from .settings import TrainingSettings, share_size
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One finished step. `step` counts from 1; losses are means over the global batch; times in seconds."""
-
-    step: int
-    steps: int
-    loss: float
-    diffusion: float
-    contrastive: float
-    teacher: float
-    grad_norm: float
-    rate: float
-    seconds: float
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a run ended. `finished` is False when it was stopped early; `checkpoint` is None without a
-    folder.
-    """
-
-    step: int
-    finished: bool
-    checkpoint: Path | None
-    comparisons: list[Comparison]
 
 
 class Trainer:
@@ -91,7 +63,7 @@ class Trainer:
         self.evaluation = dict(evaluation or {})
         self.folder = folder
         self.processes = processes or Processes()
-        self.share = _share_size(settings, self.processes.count)
+        self.share = share_size(settings, self.processes.count)
         self.objective = Objective(model, denoiser, settings, self.processes)
         self.optimizer = make_optimizer(model, settings)
         self.average = WeightAverage(model, settings.ema_decay)
@@ -196,7 +168,7 @@ class Trainer:
         rows: list[Comparison] = []
         with self._averaged():
             for label, source in self.evaluation.items():
-                rows += self._compare(label, source)
+                rows += compare(self.objective, source, label, self.share)
         self.model.train()
         for row in rows:
             if row.condition == ALL:
@@ -216,7 +188,7 @@ class Trainer:
         tensors, facts = collect_state(self.model, self.optimizer, self.average, self.objective, self.state)
         facts |= {"settings": to_dict(self.settings), "scaler": self.scaler.state_dict()}
         keep = self.settings.keep_checkpoints
-        self._note_training()
+        note_training(self.model, self.settings, self.state, self.comparisons, self._facts)
         with self._averaged():
             path = save_checkpoint(
                 self.folder / CHECKPOINTS, self.state.step, tensors, facts, self.model, keep
@@ -227,7 +199,7 @@ class Trainer:
     @torch.no_grad()
     def averaged_model(self) -> torch.nn.Module:
         """A copy of the model with the averaged weights: what a checkpoint's hypernet.safetensors holds."""
-        self._note_training()
+        note_training(self.model, self.settings, self.state, self.comparisons, self._facts)
         with self._averaged():
             result = copy.deepcopy(self.model).eval()
         return result.requires_grad_(False)
@@ -238,24 +210,6 @@ class Trainer:
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.settings.ema_decay > 0 else nullcontext()
-
-    def _note_training(self) -> None:
-        """Write what this run is into the model's config, which its file carries."""
-        settings = self.settings
-        training = {
-            "steps": self.state.step,
-            "references": settings.references,
-            "targets_per_reference": settings.targets_per_reference,
-            "seed": settings.seed,
-            "minutes": round(self.state.elapsed / 60.0, 1),
-            **self._facts,
-            "comparisons": {
-                row.set: {kind: round(getattr(row, kind), 6) for kind in ("no_lora", "matched", "shuffled")}
-                for row in self.comparisons
-                if row.condition == ALL
-            },
-        }
-        self.model.config = dataclasses.replace(self.model.config, training=training)
 
     def _open_folder(self) -> None:
         if self.state.step == 0 and list_checkpoints(self.folder / CHECKPOINTS):
@@ -318,28 +272,6 @@ class Trainer:
             by_name.setdefault(name, []).append(loss)
         self.objective.balance.update({name: sum(values) / len(values) for name, values in by_name.items()})
 
-    def _compare(self, label: str, source: ClipSource) -> list[Comparison]:
-        names: list[str] = []
-        losses: dict[str, list[torch.Tensor]] = {}
-        settings = self.settings
-        total = settings.evaluation_references
-        # Two references at least, or there is no other one to shuffle with; an even number keeps pairs whole.
-        size = min(total, max(2, self.share + self.share % 2))
-        for index in range(total // size):
-            clips = step_generator(settings.seed, index, f"evaluation/{label}/clips")
-            batch = source.sample(clips, size).to(self.processes.device)
-            noise = step_generator(settings.seed, index, f"evaluation/{label}/noise")
-            k = batch.targets_per_reference
-            shape = tuple(batch.target_latents.shape)
-            draw = draw_noise(shape, k, self.denoiser.num_timesteps, noise, settings).to(
-                self.processes.device
-            )
-            found = self.objective.reference_losses(batch, draw, shuffled_references(batch.ids))
-            names += batch.conditions
-            for kind, values in found.items():
-                losses.setdefault(kind, []).append(values.cpu())
-        return summarise(label, names, {kind: torch.cat(values) for kind, values in losses.items()})
-
     def _log(self, report: StepReport) -> None:
         self.state.add(report.loss, report.diffusion, report.contrastive, report.teacher, report.grad_norm)
         if report.step % self.settings.log_every and report.step != report.steps:
@@ -377,19 +309,3 @@ class Trainer:
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.state.step > 0 and self.state.step % every == 0
-
-
-def _share_size(settings: TrainingSettings, processes: int) -> int:
-    """References in one forward pass of one process."""
-    parts = processes * settings.accumulation
-    if settings.references % parts:
-        raise Video2LoRAError(
-            f"{settings.references} references can not be split over {processes} processes with accumulation "
-            f"{settings.accumulation}; use a multiple of {parts}."
-        )
-    share = settings.references // parts
-    if settings.shared_noise == "pairs" and share % 2:
-        raise Video2LoRAError(
-            f"shared_noise = pairs needs an even number of references a process and part, not {share}."
-        )
-    return share

@@ -148,3 +148,19 @@ class TrainingSettings:
                 f"The noise levels from {self.timestep_lowest} to {self.timestep_highest} are empty or "
                 "outside 0 to 1."
             )
+
+
+def share_size(settings: TrainingSettings, processes: int) -> int:
+    """References in one forward pass of one process."""
+    parts = processes * settings.accumulation
+    if settings.references % parts:
+        raise Video2LoRAError(
+            f"{settings.references} references can not be split over {processes} processes with accumulation "
+            f"{settings.accumulation}; use a multiple of {parts}."
+        )
+    share = settings.references // parts
+    if settings.shared_noise == "pairs" and share % 2:
+        raise Video2LoRAError(
+            f"shared_noise = pairs needs an even number of references a process and part, not {share}."
+        )
+    return share
