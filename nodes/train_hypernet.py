@@ -126,9 +126,9 @@ class TrainVideo2LoRA(io.ComfyNode):
                     "settings",
                     default="",
                     multiline=True,
-                    tooltip="More settings as TOML with the sections [data], [hypernet] and [training]; "
-                    "`python train.py --help` lists all of them. What has a widget above is taken from "
-                    "there.",
+                    tooltip="More settings as TOML (or JSON) with the sections [data], [hypernet] and "
+                    "[training]; `python train.py --help` lists all of them. What has a widget above is "
+                    "taken from there.",
                 ),
                 Hypernet.Input(
                     "start_from",

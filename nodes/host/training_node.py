@@ -67,7 +67,7 @@ def train_in_graph(
 
 
 def make_job(name: str, dataset: str, settings: str, **widgets: object) -> TrainingJob:
-    """A job from the node's inputs; `settings` is TOML for what has no widget, with the sections of SECTIONS.
+    """A job from the node's inputs; `settings` is TOML or JSON for what has no widget, by section.
 
     The dataset lies in ComfyUI's input folder and the run in its output folder. Raises Video2LoRAError for
     names that point elsewhere, unknown settings, and settings that are also widgets.
@@ -76,7 +76,8 @@ def make_job(name: str, dataset: str, settings: str, **widgets: object) -> Train
         raise Video2LoRAError(
             f"The name '{name}' can not be used: take letters, digits, - and _, at most 64 of them."
         )
-    sections = parse_config(settings, SECTIONS, "The settings")
+    is_json = settings.lstrip().startswith("{")
+    sections = parse_config(settings, SECTIONS, "The settings", is_json)
     for label, kind in SECTIONS.items():
         known = {field.name for field in dataclasses.fields(kind)}
         changes = {key: value for key, value in widgets.items() if key in known}

@@ -173,3 +173,19 @@ def test_settings_that_do_not_fit(changes, words):
 def test_a_source_with_another_number_of_targets_is_refused():
     with pytest.raises(Video2LoRAError, match="targets_per_reference"):
         trainer(source=OffsetClips(targets=3)).step()
+
+
+def test_bfloat16_computes_about_the_same():
+    full, half = trainer(), trainer(settings=dataclasses.replace(SHORT, precision="bf16"))
+    one, other = full.step(), half.step()
+    assert other.loss == pytest.approx(one.loss, rel=0.05) and other.loss != one.loss
+    assert all(parameter.dtype == torch.float32 for parameter in half.model.parameters())
+
+
+def test_tensorboard_files_hold_the_losses(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trainer(tmp_path, settings=dataclasses.replace(SHORT, tensorboard=True)).run()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [5, 10, 12]
+    assert {event.step for event in events.Scalars("seen/all/gap")} == {6, 12}

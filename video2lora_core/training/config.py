@@ -6,17 +6,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..errors import Video2LoRAError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def setting(default: Any, help: str, choices: Sequence[str] = ()) -> Any:
@@ -63,8 +57,8 @@ def parse_config(
     Raises Video2LoRAError when it does not parse, or has unknown sections or settings.
     """
     try:
-        tables = json.loads(text) if is_json else tomllib.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        tables = json.loads(text) if is_json else _read_toml(text)
+    except ValueError as error:
         raise Video2LoRAError(f"{where} does not parse: {error}.") from error
     if not isinstance(tables, dict):
         raise Video2LoRAError(f"{where} must hold sections: {', '.join(sections)}.")
@@ -96,6 +90,16 @@ def describe(sections: Mapping[str, type]) -> str:
 def to_dict(settings: Any) -> dict[str, Any]:
     """Settings as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def _read_toml(text: str) -> dict[str, Any]:
+    if not text.strip():
+        return {}
+    try:
+        import tomllib
+    except ImportError as error:
+        raise ValueError("TOML needs Python 3.11 or newer; write the settings as JSON") from error
+    return tomllib.loads(text)
 
 
 def _checked(field: dataclasses.Field, kind: Any, value: Any, where: str) -> Any:
