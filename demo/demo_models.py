@@ -1,0 +1,89 @@
+"""The shipped models as ComfyUI loads them, for sampling many clips at once, each with its own LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import bootstrap
+import torch
+from backbone_net import TIMESTEPS, sigma_table
+from comfy_pack import core_module, host_module
+from torch import Tensor
+
+BACKBONE = Path("video2lora_backbones/video2lora-demo-base.safetensors")
+MOTION = Path("animatediff_models/video2lora-demo-motion.safetensors")
+HYPERNET = Path("video2lora/video2lora-demo-hypernet.safetensors")
+STEPS = 20
+BATCH = 16
+
+
+class DemoModels:
+    """Backbone, motion module, VAE and hypernetwork; `comfy_pack.start_host` must have been called.
+
+    models: a folder like demo/models. hypernet: its file, when it lies elsewhere.
+    """
+
+    def __init__(self, models: Path = bootstrap.MODELS, hypernet: Path | None = None) -> None:
+        from captions import CaptionTokens
+        from vae_codec import VAECodec
+
+        model, self._clip, _ = host_module("backbone").load_small_checkpoint(str(models / BACKBONE))
+        model = host_module("animatediff").attach_motion_model(model, str(models / MOTION))
+        self.hypernet = core_module("model").Video2LoRA.load(hypernet or models / HYPERNET)
+        self.vae = VAECodec(models / BACKBONE)
+        self._tokens = CaptionTokens()
+        with self._ready():
+            self._denoiser = host_module("training").HostDenoiser(model, list(self.hypernet.targets))
+            self._branches = core_module("training.branches").AdapterBranches(self._denoiser.modules())
+        timesteps = torch.linspace(TIMESTEPS - 1, 0, STEPS).long()
+        self._ladder = list(zip(timesteps, sigma_table()[timesteps], strict=True))
+
+    def predict(self, references: Tensor) -> Tensor:
+        """Reference clips (B, 3, F, H, W) in 0..1 -> predicted vectors (B, N, D)."""
+        with self._ready():
+            parts = [self.hypernet.predict_weights(z) for z in self.vae.encode(references).split(BATCH)]
+            return torch.cat(parts)
+
+    def sample(
+        self, noise: Tensor, captions: list[str], weights: Tensor | None = None, strength: float = 1.0
+    ) -> Tensor:
+        """Clips (B, 3, F, 8H, 8W) in 0..1 from unit noise (B, 4, F, H, W), as the host's KSampler makes them at
+        20 steps of euler, schedule normal, cfg 1; sample i with the LoRA of weights[i] at this strength.
+        """
+        done = []
+        for start in range(0, len(noise), BATCH):
+            few = slice(start, start + BATCH)
+            own = None if weights is None else weights[few]
+            done.append(self.vae.decode(self._sample_batch(noise[few], captions[few], own, strength)))
+        return torch.cat(done)
+
+    def _sample_batch(self, noise: Tensor, captions: list[str], weights: Tensor | None, strength: float) -> Tensor:
+        with self._ready():
+            context = self._encode_texts(captions)
+            if weights is None:
+                return self._euler(noise, context)
+            factors = self.hypernet.batched_factors(weights)
+            factors = {name: (up * strength, down) for name, (up, down) in factors.items()}
+            with self._branches.attached(factors):
+                return self._euler(noise, context)
+
+    def _euler(self, noise: Tensor, context: Tensor) -> Tensor:
+        x = noise * (self._ladder[0][1].square() + 1).sqrt()
+        following = [sigma for _, sigma in self._ladder[1:]] + [torch.zeros(())]
+        for (timestep, sigma), next_sigma in zip(self._ladder, following, strict=True):
+            v = self._denoiser.forward(x, timestep.expand(len(x)), context)
+            scale = (sigma.square() + 1).sqrt()
+            denoised = x / scale.square() - v * sigma / scale
+            x = x + (x - denoised) / sigma * (next_sigma - sigma)
+        return x
+
+    def _encode_texts(self, captions: list[str]) -> Tensor:
+        rows = [self._clip.encode_from_tokens({"l": [[(int(i), 1.0) for i in ids]]}) for ids in self._tokens(captions)]
+        return torch.cat(rows).clone()
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        with host_module("training").training_mode(), torch.no_grad():
+            yield

@@ -1,0 +1,325 @@
+"""Measures what the shipped models transfer from a reference, on clips, contents and seeds never trained on.
+
+    python demo/evaluate.py --seed 0          (or: make eval SEED=0)
+
+Prompts say what is seen and no word of what happens. Writes demo/eval.json and demo/eval.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import bootstrap
+import clips
+import conditions
+import torch
+from comfy_pack import start_host
+from torch import Tensor
+from tracking import cosine, track
+
+FIRST_SEED = 1_000_000  # training uses small ones
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+CURVE_SAMPLES = 32
+SEEN_EFFECT_KINDS = ("zoom_in", "zoom_out", "roll", "fade_out", "fade_in", "tint", "wipe", "shake")
+
+
+def held_out_direction(semantics: clips.Semantics) -> Tensor:
+    """(B,) directions never trained on, at speeds trained on."""
+    return conditions.in_held_out_sector(semantics) & ~conditions.in_held_out_speeds(semantics)
+
+
+def held_out_speed(semantics: clips.Semantics) -> Tensor:
+    """(B,) speeds never trained on, in directions trained on."""
+    return conditions.in_held_out_speeds(semantics) & ~conditions.in_held_out_sector(semantics)
+
+
+def trained_on(semantics: clips.Semantics) -> Tensor:
+    """(B,) conditions that training could draw."""
+    return ~conditions.is_held_out(semantics)
+
+
+MOTION_SETS = {
+    "seen": (("move",), trained_on),
+    "heldout": (("move",), held_out_direction),
+    "heldout_speeds": (("move",), held_out_speed),
+}
+EFFECT_SETS = {
+    "seen": (SEEN_EFFECT_KINDS, trained_on),
+    "heldout": (("wipe", "tint"), conditions.in_held_out_sector),
+    "heldout_kinds": (("flash", "roll"), conditions.is_held_out_kind),
+}
+
+
+@dataclass
+class Scene:
+    """What is to be generated, the same for several sets: contents, their prompts, and the noise."""
+
+    content: clips.Content
+    prompts: list[str]
+    noise: Tensor
+
+    @classmethod
+    def draw(cls, count: int, generator: torch.Generator, patterned: bool) -> Scene:
+        """`count` scenes; on patterned fields if asked, where every effect shows."""
+        content = clips.draw_content(count, generator)
+        if patterned:
+            content.pattern = content.pattern.clamp(min=1)
+        side = clips.SIZE // 8
+        noise = torch.randn(count, 4, clips.FRAMES, side, side, generator=generator)
+        return cls(content, [clips.content_caption(content, i) for i in range(count)], noise)
+
+    def first(self, count: int) -> Scene:
+        """The first `count` of them."""
+        few = slice(0, count)
+        content = clips.Content(**{name: value[few] for name, value in vars(self.content).items()})
+        return Scene(content, self.prompts[few], self.noise[few])
+
+    def told(self, semantics: clips.Semantics) -> list[str]:
+        """The prompts with what happens added in words."""
+        words = [clips.semantics_caption(semantics, i) for i in range(len(semantics))]
+        return [f"{seen}, {happens}" for seen, happens in zip(self.prompts, words, strict=True)]
+
+
+@dataclass
+class References:
+    """Reference clips of a set, and the LoRAs predicted from them."""
+
+    semantics: clips.Semantics
+    content: clips.Content
+    video: Tensor
+    weights: Tensor
+
+
+class Report:
+    """Figures with their standard errors, by measure and set."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, dict[str, float]] = {}
+
+    def add(self, measure: str, name: str, values: Tensor) -> None:
+        """The mean of one value a sample, (B,)."""
+        values = values.float()
+        mean, error = float(values.mean()), float(values.std() / math.sqrt(len(values)))
+        self.figures.setdefault(measure, {})[name] = round(mean, 4)
+        self.figures.setdefault(f"{measure}_standard_error", {})[name] = round(error, 4)
+        print(f"    {measure:>16} {name:<16} {mean:6.3f} ± {error:.3f}", flush=True)
+
+
+class Evaluation:
+    """One evaluation: `run` fills `report`; `examples` keeps clips for the page of pictures."""
+
+    def __init__(self, models, judge, count: int, seed: int) -> None:
+        self.models, self.judge, self.count = models, judge, count
+        self.report = Report()
+        self.examples: list[tuple[str, Tensor, Tensor, Tensor]] = []
+        self._first_seed = FIRST_SEED + 1000 * seed
+        self._started = time.monotonic()
+
+    def run(self, quick: bool) -> None:
+        """All measurements, or only velocities of seen and held-out directions with their controls."""
+        moving = Scene.draw(self.count, self._generator(0), patterned=False)
+        without = self._sample("moves, no LoRA", moving)
+        references = {}
+        for number, (name, (kinds, accept)) in enumerate(MOTION_SETS.items()):
+            if quick and name == "heldout_speeds":
+                continue
+            references[name] = self._references(kinds, accept, number)
+            video = self._sample(f"moves, {name}", moving, references[name].weights)
+            self._judge_motion(name, video, without, moving, references[name])
+        self._motion_controls(moving, without, references["seen"])
+        if quick:
+            return
+        self._zero_strength(moving, without, references["seen"])
+        self._strength_curve(moving, references["seen"])
+        told = self._sample("moves, told in words", moving, prompts=moving.told(references["seen"].semantics))
+        self._add_velocity("prompted", track_scene(told, moving), references["seen"].semantics.velocity())
+        self._effects()
+
+    def _effects(self) -> None:
+        scene = Scene.draw(self.count, self._generator(1), patterned=True)
+        without = self._sample("effects, no LoRA", scene)
+        seen = None
+        for number, (name, (kinds, accept)) in enumerate(EFFECT_SETS.items()):
+            references = self._references(kinds, accept, 10 + number)
+            video = self._sample(f"effects, {name}", scene, references.weights)
+            self._add_effects(name, video, references.semantics)
+            self._add_effects(f"{name}_real_clips", references.video, references.semantics)
+            self._keep_examples(f"effect, {name}", video, without, references, 6 if name == "seen" else 3)
+            seen = seen or references
+        self._add_effects("no_lora", without, seen.semantics)
+        half = len(seen.semantics) // 2
+        shuffled = self._sample("effects, shuffled", scene, seen.weights.roll(half, 0))
+        self._add_effects("shuffled", shuffled, seen.semantics)
+        told = self._sample("effects, told in words", scene, prompts=scene.told(seen.semantics))
+        self._add_effects("prompted", told, seen.semantics)
+        self._judge_real_clips()
+
+    def _generator(self, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self._first_seed + number)
+
+    def _references(self, kinds, accept, number: int) -> References:
+        generator = self._generator(100 + number)
+        semantics = conditions.draw_matching(kinds, self.count, generator, accept)
+        semantics = semantics.pick(torch.randperm(self.count, generator=generator))
+        content = clips.make_visible(clips.draw_content(self.count, generator), semantics)
+        video = clips.render(content, semantics)
+        return References(semantics, content, video, self.models.predict(video))
+
+    def _sample(
+        self,
+        label: str,
+        scene: Scene,
+        weights: Tensor | None = None,
+        strength: float = 1.0,
+        prompts: list[str] | None = None,
+    ) -> Tensor:
+        started = time.monotonic()
+        video = self.models.sample(scene.noise, prompts or scene.prompts, weights, strength)
+        now = time.monotonic()
+        print(f"{now - self._started:6.0f} s  {label}: {len(video)} clips in {now - started:.0f} s", flush=True)
+        return video
+
+    def _add_velocity(self, name: str, velocity: Tensor, wanted: Tensor) -> None:
+        self.report.add("velocity_cosine", name, cosine(velocity, wanted))
+        self.report.add("speed_ratio", name, velocity.norm(dim=-1) / wanted.norm(dim=-1))
+
+    def _judge_motion(self, name: str, video: Tensor, without: Tensor, scene: Scene, references: References) -> None:
+        self._add_velocity(name, track_scene(video, scene), references.semantics.velocity())
+        self._keep_examples(f"move, {name}", video, without, references, 2)
+        if self.judge is None:
+            return
+        from judge import ATTRIBUTES
+
+        with_lora, bare = self.judge.decide(video), self.judge.decide(without)
+        kept = torch.stack([(with_lora[key] == bare[key]).float() for key in ATTRIBUTES])
+        self.report.add("content_kept", name, kept.mean(0))
+        for key, values in zip(ATTRIBUTES, kept, strict=True):
+            self.report.add("attribute_kept", f"{name}_{key}", values)
+
+    def _motion_controls(self, scene: Scene, without: Tensor, seen: References) -> None:
+        """Against all references but the one used: an average over many pairs instead of one pairing."""
+        wanted = seen.semantics.velocity()
+        half = self.count // 2
+        shuffled = self._sample("moves, shuffled", scene, seen.weights.roll(half, 0))
+        for name, video, used in (("no_lora", without, None), ("shuffled", shuffled, half)):
+            velocity = track_scene(video, scene)
+            pairs = cosine(velocity[:, None], wanted[None])
+            others = torch.ones_like(pairs)
+            if used is not None:
+                others -= torch.eye(len(pairs)).roll(used, 0)
+            self.report.add("velocity_cosine", name, (pairs * others).sum(1) / others.sum(1))
+            ratio = velocity.norm(dim=-1) / wanted.roll(used or 0, 0).norm(dim=-1)
+            self.report.add("speed_ratio", name, ratio)
+
+    def _zero_strength(self, scene: Scene, without: Tensor, seen: References) -> None:
+        few = min(self.count, 16)
+        zeroed = self._sample("moves, strength 0", scene.first(few), seen.weights[:few], 0.0)
+        same = float(torch.equal(zeroed, without[:few]))
+        self.report.figures["zeroed_lora"] = {"equals_no_lora_bit_for_bit": same == 1.0}
+        print(f"    strength 0 equals no LoRA bit for bit: {same == 1.0}", flush=True)
+
+    def _strength_curve(self, scene: Scene, seen: References) -> None:
+        few = min(self.count, CURVE_SAMPLES)
+        wanted = seen.semantics.velocity()[:few]
+        for strength in STRENGTHS:
+            video = self._sample(f"moves, strength {strength}", scene.first(few), seen.weights[:few], strength)
+            velocity = track_scene(video, scene.first(few))
+            self.report.add("strength_velocity_cosine", str(strength), cosine(velocity, wanted))
+            ratio = velocity.norm(dim=-1) / wanted.norm(dim=-1)
+            self.report.add("strength_speed_ratio", str(strength), ratio)
+
+    def _add_effects(self, name: str, video: Tensor, semantics: clips.Semantics) -> None:
+        true = conditions.class_of(semantics)
+        right = (self.judge.decide(video)["semantics"] == true).float()
+        self.report.add("effect_accuracy", name, right)
+        by_class = {
+            conditions.CLASSES[index]: round(float(right[true == index].mean()), 3) for index in true.unique().tolist()
+        }
+        self.report.figures.setdefault("effect_accuracy_by_class", {})[name] = by_class
+
+    def _judge_real_clips(self) -> None:
+        from judge import accuracy, truth
+
+        generator = self._generator(50)
+        semantics = conditions.draw_classes(8 * len(conditions.CLASSES), generator)
+        content = clips.make_visible(clips.draw_content(len(semantics), generator), semantics)
+        video, true = clips.render(content, semantics), truth(content, semantics)
+        decided = self.judge.decide(video)
+        self.report.add("effect_accuracy", "real_clips", (decided["semantics"] == true["semantics"]).float())
+        decoded = self.models.vae.decode(self.models.vae.encode(video))
+        self.report.figures["judge_on_real_clips"] = {
+            "rendered": accuracy(decided, true),
+            "through_vae": accuracy(self.judge.decide(decoded), true),
+        }
+
+    def _keep_examples(self, label: str, video: Tensor, without: Tensor, references: References, count: int) -> None:
+        """The first of each different class, up to `count`."""
+        classes = conditions.class_of(references.semantics).tolist()
+        first = {value: index for index, value in reversed(list(enumerate(classes)))}
+        chosen = sorted(first.values())[:count]
+        chosen += [i for i in range(len(classes)) if i not in chosen][: count - len(chosen)]
+        for i in chosen:
+            happens = clips.semantics_caption(references.semantics, i)
+            self.examples.append((f"{label}: {happens}", references.video[i], without[i], video[i]))
+
+
+def track_scene(video: Tensor, scene: Scene) -> Tensor:
+    """(B, 2) velocities of generated clips, by the colours their prompts ask for."""
+    return track(video, scene.content.color, scene.content.field)
+
+
+def megabytes(*files: Path) -> float:
+    """Size of files, in units of 10⁶ bytes."""
+    return round(sum(file.stat().st_size for file in files) / 1e6, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="of references, contents and noise")
+    parser.add_argument("--n", type=int, default=64, help="samples a set")
+    parser.add_argument("--quick", action="store_true", help="velocities alone, and nothing but them is printed")
+    parser.add_argument("--models", type=Path, default=bootstrap.MODELS)
+    parser.add_argument("--hypernet", type=Path, help="the hypernetwork's file, when not in the models' folder")
+    parser.add_argument("--judge", type=Path, default=bootstrap.MODELS / "judge" / "video2lora-demo-judge.safetensors")
+    parser.add_argument("--out", type=Path, default=bootstrap.ROOT / "demo", help="folder for eval.json, eval.png")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="video2lora-eval-") as base:
+        start_host(Path(base))
+        from demo_models import DemoModels
+
+        judge = None
+        if not options.quick:
+            from judge import load_judge
+
+            judge, _ = load_judge(options.judge)
+        started = time.monotonic()
+        models = DemoModels(options.models, options.hypernet)
+        evaluation = Evaluation(models, judge, options.n, options.seed)
+        evaluation.run(options.quick)
+    figures = evaluation.report.figures
+    if not options.quick:
+        figures["effect_accuracy"]["chance"] = round(1 / len(conditions.CLASSES), 4)
+        kept = figures["content_kept"]
+        figures["content_kept_by_set"] = dict(kept)
+        figures["content_kept"] = round(sum(kept.values()) / len(kept), 4)
+        files = set(options.models.rglob("*.safetensors"))
+        files |= {file for file in (options.hypernet, options.judge) if file}
+        figures["weights_mb"] = megabytes(*{file.resolve() for file in files})
+    figures |= {"seed": options.seed, "samples": options.n, "minutes": round((time.monotonic() - started) / 60, 1)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    name = "eval_quick" if options.quick else "eval"
+    (options.out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    from eval_page import draw_page
+
+    draw_page(evaluation.examples, options.out / f"{name}.png")
+    print(f"{options.out / name}.json and .png written in {figures['minutes']} minutes")
+
+
+if __name__ == "__main__":
+    main()
