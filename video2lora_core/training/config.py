@@ -1,6 +1,4 @@
-"""Settings as dataclasses: every field with a default, a sentence of help and its choices; read from TOML or
-JSON.
-"""
+"""Settings as dataclasses, every field with a default, help and its choices; read from TOML or JSON."""
 
 from __future__ import annotations
 
