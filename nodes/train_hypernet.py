@@ -127,8 +127,8 @@ class TrainVideo2LoRA(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="More settings as TOML (or JSON) with the sections [data], [hypernet] and "
-                    "[training]; `python train.py --help` lists all of them. What has a widget above is taken "
-                    "from there.",
+                    "[training]; `python train.py --help` lists all of them. What has a widget above is "
+                    "taken from there.",
                 ),
                 Hypernet.Input(
                     "start_from",

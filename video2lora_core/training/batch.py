@@ -1,6 +1,4 @@
-"""What one training step sees: references, their target clips, captions, and the names of their
-conditions.
-"""
+"""What one training step sees: references, their targets, captions, and the names of the conditions."""
 
 from __future__ import annotations
 

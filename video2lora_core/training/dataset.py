@@ -30,9 +30,7 @@ Entries = dict[str, list[Path]]
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What was found before training starts. Everything but `clips` was left out, with the reason in
-    words.
-    """
+    """What was found before training starts; broken, duplicates and single were left out, with the reason."""
 
     clips: dict[str, int]
     heldout: tuple[str, ...]
@@ -55,8 +53,7 @@ def encode_dataset(
     processes: Processes,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Entries, DatasetReport]:
-    """Encode all clips that the cache lacks, each process its part; returns entries by condition, and the
-    report.
+    """Encode the clips that the cache lacks, each process its part; returns entries by condition and a report.
 
     `progress(done, total)` counts this process's clips; what it raises ends the work, and what is encoded
     stays. Raises Video2LoRAError when no condition has two sound clips.
@@ -126,9 +123,7 @@ def split_heldout(entries: Entries, settings: DataSettings, seed: int) -> tuple[
 
 
 class CachedClips:
-    """Training batches from encoded clips: conditions evenly, the reference always another clip than its
-    targets.
-    """
+    """Training batches from encoded clips: conditions evenly, the reference never one of its targets."""
 
     def __init__(
         self, entries: Mapping[str, Sequence[Path]], targets_per_reference: int, variants: int
