@@ -53,7 +53,7 @@ def encode_dataset(
     processes: Processes,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Entries, DatasetReport]:
-    """Encode the clips that the cache lacks, each process its part; returns entries by condition and a report.
+    """Encode what the cache lacks, each process its part; returns entries by condition and a report.
 
     `progress(done, total)` counts this process's clips; what it raises ends the work, and what is encoded
     stays. Raises Video2LoRAError when no condition has two sound clips.
