@@ -49,8 +49,8 @@ class DemoModels:
     def sample(
         self, noise: Tensor, captions: list[str], weights: Tensor | None = None, strength: float = 1.0
     ) -> Tensor:
-        """Clips (B, 3, F, 8H, 8W) in 0..1 from unit noise (B, 4, F, H, W), as the host's KSampler makes them at
-        20 steps of euler, schedule normal, cfg 1; sample i with the LoRA of weights[i] at this strength.
+        """Clips (B, 3, F, 8H, 8W) in 0..1 from unit noise (B, 4, F, H, W), as the host's KSampler makes them
+        in 20 steps of euler, schedule normal, cfg 1; sample i with the LoRA of weights[i] at this strength.
         """
         done = []
         for start in range(0, len(noise), BATCH):
@@ -59,7 +59,9 @@ class DemoModels:
             done.append(self.vae.decode(self._sample_batch(noise[few], captions[few], own, strength)))
         return torch.cat(done)
 
-    def _sample_batch(self, noise: Tensor, captions: list[str], weights: Tensor | None, strength: float) -> Tensor:
+    def _sample_batch(
+        self, noise: Tensor, captions: list[str], weights: Tensor | None, strength: float
+    ) -> Tensor:
         with self._ready():
             context = self._encode_texts(captions)
             if weights is None:
@@ -80,7 +82,10 @@ class DemoModels:
         return x
 
     def _encode_texts(self, captions: list[str]) -> Tensor:
-        rows = [self._clip.encode_from_tokens({"l": [[(int(i), 1.0) for i in ids]]}) for ids in self._tokens(captions)]
+        rows = [
+            self._clip.encode_from_tokens({"l": [[(int(i), 1.0) for i in ids]]})
+            for ids in self._tokens(captions)
+        ]
         return torch.cat(rows).clone()
 
     @contextmanager

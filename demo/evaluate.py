@@ -20,70 +20,14 @@ import clips
 import conditions
 import torch
 from comfy_pack import start_host
+from evaluation_sets import EFFECT_SETS, MOTION_SETS, Scene
+from judge import ATTRIBUTES, JUDGE_FILE, accuracy, load_judge, truth
 from torch import Tensor
 from tracking import cosine, track
 
 FIRST_SEED = 1_000_000  # training uses small ones
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 CURVE_SAMPLES = 32
-SEEN_EFFECT_KINDS = ("zoom_in", "zoom_out", "roll", "fade_out", "fade_in", "tint", "wipe", "shake")
-
-
-def held_out_direction(semantics: clips.Semantics) -> Tensor:
-    """(B,) directions never trained on, at speeds trained on."""
-    return conditions.in_held_out_sector(semantics) & ~conditions.in_held_out_speeds(semantics)
-
-
-def held_out_speed(semantics: clips.Semantics) -> Tensor:
-    """(B,) speeds never trained on, in directions trained on."""
-    return conditions.in_held_out_speeds(semantics) & ~conditions.in_held_out_sector(semantics)
-
-
-def trained_on(semantics: clips.Semantics) -> Tensor:
-    """(B,) conditions that training could draw."""
-    return ~conditions.is_held_out(semantics)
-
-
-MOTION_SETS = {
-    "seen": (("move",), trained_on),
-    "heldout": (("move",), held_out_direction),
-    "heldout_speeds": (("move",), held_out_speed),
-}
-EFFECT_SETS = {
-    "seen": (SEEN_EFFECT_KINDS, trained_on),
-    "heldout": (("wipe", "tint"), conditions.in_held_out_sector),
-    "heldout_kinds": (("flash", "roll"), conditions.is_held_out_kind),
-}
-
-
-@dataclass
-class Scene:
-    """What is to be generated, the same for several sets: contents, their prompts, and the noise."""
-
-    content: clips.Content
-    prompts: list[str]
-    noise: Tensor
-
-    @classmethod
-    def draw(cls, count: int, generator: torch.Generator, patterned: bool) -> Scene:
-        """`count` scenes; on patterned fields if asked, where every effect shows."""
-        content = clips.draw_content(count, generator)
-        if patterned:
-            content.pattern = content.pattern.clamp(min=1)
-        side = clips.SIZE // 8
-        noise = torch.randn(count, 4, clips.FRAMES, side, side, generator=generator)
-        return cls(content, [clips.content_caption(content, i) for i in range(count)], noise)
-
-    def first(self, count: int) -> Scene:
-        """The first `count` of them."""
-        few = slice(0, count)
-        content = clips.Content(**{name: value[few] for name, value in vars(self.content).items()})
-        return Scene(content, self.prompts[few], self.noise[few])
-
-    def told(self, semantics: clips.Semantics) -> list[str]:
-        """The prompts with what happens added in words."""
-        words = [clips.semantics_caption(semantics, i) for i in range(len(semantics))]
-        return [f"{seen}, {happens}" for seen, happens in zip(self.prompts, words, strict=True)]
 
 
 @dataclass
@@ -135,8 +79,7 @@ class Evaluation:
         self._motion_controls(moving, without, references["seen"])
         if quick:
             return
-        self._zero_strength(moving, without, references["seen"])
-        self._strength_curve(moving, references["seen"])
+        self._strength_curve(moving, without, references["seen"])
         told = self._sample("moves, told in words", moving, prompts=moving.told(references["seen"].semantics))
         self._add_velocity("prompted", track_scene(told, moving), references["seen"].semantics.velocity())
         self._effects()
@@ -182,20 +125,22 @@ class Evaluation:
         started = time.monotonic()
         video = self.models.sample(scene.noise, prompts or scene.prompts, weights, strength)
         now = time.monotonic()
-        print(f"{now - self._started:6.0f} s  {label}: {len(video)} clips in {now - started:.0f} s", flush=True)
+        print(
+            f"{now - self._started:6.0f} s  {label}: {len(video)} clips in {now - started:.0f} s", flush=True
+        )
         return video
 
     def _add_velocity(self, name: str, velocity: Tensor, wanted: Tensor) -> None:
         self.report.add("velocity_cosine", name, cosine(velocity, wanted))
         self.report.add("speed_ratio", name, velocity.norm(dim=-1) / wanted.norm(dim=-1))
 
-    def _judge_motion(self, name: str, video: Tensor, without: Tensor, scene: Scene, references: References) -> None:
+    def _judge_motion(
+        self, name: str, video: Tensor, without: Tensor, scene: Scene, references: References
+    ) -> None:
         self._add_velocity(name, track_scene(video, scene), references.semantics.velocity())
         self._keep_examples(f"move, {name}", video, without, references, 2)
         if self.judge is None:
             return
-        from judge import ATTRIBUTES
-
         with_lora, bare = self.judge.decide(video), self.judge.decide(without)
         kept = torch.stack([(with_lora[key] == bare[key]).float() for key in ATTRIBUTES])
         self.report.add("content_kept", name, kept.mean(0))
@@ -217,35 +162,31 @@ class Evaluation:
             ratio = velocity.norm(dim=-1) / wanted.roll(used or 0, 0).norm(dim=-1)
             self.report.add("speed_ratio", name, ratio)
 
-    def _zero_strength(self, scene: Scene, without: Tensor, seen: References) -> None:
-        few = min(self.count, 16)
-        zeroed = self._sample("moves, strength 0", scene.first(few), seen.weights[:few], 0.0)
-        same = float(torch.equal(zeroed, without[:few]))
-        self.report.figures["zeroed_lora"] = {"equals_no_lora_bit_for_bit": same == 1.0}
-        print(f"    strength 0 equals no LoRA bit for bit: {same == 1.0}", flush=True)
-
-    def _strength_curve(self, scene: Scene, seen: References) -> None:
+    def _strength_curve(self, scene: Scene, without: Tensor, seen: References) -> None:
+        """Velocities by strength, and whether strength 0 is no LoRA at all, bit for bit."""
         few = min(self.count, CURVE_SAMPLES)
-        wanted = seen.semantics.velocity()[:few]
+        scene, wanted = scene.first(few), seen.semantics.velocity()[:few]
         for strength in STRENGTHS:
-            video = self._sample(f"moves, strength {strength}", scene.first(few), seen.weights[:few], strength)
-            velocity = track_scene(video, scene.first(few))
+            video = self._sample(f"moves, strength {strength}", scene, seen.weights[:few], strength)
+            velocity = track_scene(video, scene)
             self.report.add("strength_velocity_cosine", str(strength), cosine(velocity, wanted))
-            ratio = velocity.norm(dim=-1) / wanted.norm(dim=-1)
-            self.report.add("strength_speed_ratio", str(strength), ratio)
+            self.report.add(
+                "strength_speed_ratio", str(strength), velocity.norm(dim=-1) / wanted.norm(dim=-1)
+            )
+            if strength == 0:
+                self.report.figures["zeroed_lora"] = {"equals_no_lora": torch.equal(video, without[:few])}
 
     def _add_effects(self, name: str, video: Tensor, semantics: clips.Semantics) -> None:
         true = conditions.class_of(semantics)
         right = (self.judge.decide(video)["semantics"] == true).float()
         self.report.add("effect_accuracy", name, right)
         by_class = {
-            conditions.CLASSES[index]: round(float(right[true == index].mean()), 3) for index in true.unique().tolist()
+            conditions.CLASSES[index]: round(float(right[true == index].mean()), 3)
+            for index in true.unique().tolist()
         }
         self.report.figures.setdefault("effect_accuracy_by_class", {})[name] = by_class
 
     def _judge_real_clips(self) -> None:
-        from judge import accuracy, truth
-
         generator = self._generator(50)
         semantics = conditions.draw_classes(8 * len(conditions.CLASSES), generator)
         content = clips.make_visible(clips.draw_content(len(semantics), generator), semantics)
@@ -258,7 +199,9 @@ class Evaluation:
             "through_vae": accuracy(self.judge.decide(decoded), true),
         }
 
-    def _keep_examples(self, label: str, video: Tensor, without: Tensor, references: References, count: int) -> None:
+    def _keep_examples(
+        self, label: str, video: Tensor, without: Tensor, references: References, count: int
+    ) -> None:
         """The first of each different class, up to `count`."""
         classes = conditions.class_of(references.semantics).tolist()
         first = {value: index for index, value in reversed(list(enumerate(classes)))}
@@ -280,24 +223,28 @@ def megabytes(*files: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=0, help="of references, contents and noise")
     parser.add_argument("--n", type=int, default=64, help="samples a set")
-    parser.add_argument("--quick", action="store_true", help="velocities alone, and nothing but them is printed")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--quick", action="store_true", help="velocities of moves alone, in eval_quick.json")
     parser.add_argument("--models", type=Path, default=bootstrap.MODELS)
-    parser.add_argument("--hypernet", type=Path, help="the hypernetwork's file, when not in the models' folder")
-    parser.add_argument("--judge", type=Path, default=bootstrap.MODELS / "judge" / "video2lora-demo-judge.safetensors")
-    parser.add_argument("--out", type=Path, default=bootstrap.ROOT / "demo", help="folder for eval.json, eval.png")
+    parser.add_argument(
+        "--hypernet", type=Path, help="the hypernetwork's file, when not in the models' folder"
+    )
+    parser.add_argument("--judge", type=Path, default=JUDGE_FILE)
+    parser.add_argument(
+        "--out", type=Path, default=bootstrap.ROOT / "demo", help="folder for eval.json, eval.png"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="video2lora-eval-") as base:
         start_host(Path(base))
+        torch.set_num_threads(options.threads)
         from demo_models import DemoModels
 
-        judge = None
-        if not options.quick:
-            from judge import load_judge
-
-            judge, _ = load_judge(options.judge)
+        judge = None if options.quick else load_judge(options.judge)[0]
         started = time.monotonic()
         models = DemoModels(options.models, options.hypernet)
         evaluation = Evaluation(models, judge, options.n, options.seed)
@@ -311,7 +258,11 @@ def main() -> None:
         files = set(options.models.rglob("*.safetensors"))
         files |= {file for file in (options.hypernet, options.judge) if file}
         figures["weights_mb"] = megabytes(*{file.resolve() for file in files})
-    figures |= {"seed": options.seed, "samples": options.n, "minutes": round((time.monotonic() - started) / 60, 1)}
+    figures |= {
+        "seed": options.seed,
+        "samples": options.n,
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
     options.out.mkdir(parents=True, exist_ok=True)
     name = "eval_quick" if options.quick else "eval"
     (options.out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")

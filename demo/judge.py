@@ -1,4 +1,4 @@
-"""The judge: a small network that says what is seen and what happens in a clip, trained on real clips only."""
+"""The judge: a small network, trained on real clips only, that says what is seen and happens in a clip."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv3d(6, WIDTH, (1, 2, 2), stride=(1, 2, 2)),
+            nn.Conv3d(6, WIDTH // 2, (1, 2, 2), stride=(1, 2, 2)),
             nn.SiLU(),
-            nn.Conv3d(WIDTH, WIDTH, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)),
+            nn.Conv3d(WIDTH // 2, WIDTH, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)),
             nn.GroupNorm(8, WIDTH),
             nn.SiLU(),
             nn.Conv3d(WIDTH, WIDTH, 3, stride=2, padding=1),

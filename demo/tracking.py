@@ -27,8 +27,8 @@ def shape_mask(video: Tensor, color: Tensor, field: Tensor) -> Tensor:
 def track(video: Tensor, color: Tensor, field: Tensor) -> Tensor:
     """Velocity of the shape (B, 2) in x, y pixels a frame; zero where fewer than three frames show it.
 
-    Arguments as for `shape_mask`. The slope, by least squares, of the mask's centroid over the frames in which
-    it has enough mass; stray pixels far from the centroid are left out.
+    Arguments as for `shape_mask`. The slope, by least squares, of the mask's centroid over the frames in
+    which it has enough mass; stray pixels far from the centroid are left out.
     """
     mask = shape_mask(video, color, field)
     mask = torch.where(mask > 0.5, mask, 0.0)
@@ -78,16 +78,14 @@ def self_check(count: int, generator: torch.Generator, degrade=lambda video: vid
 
 def main() -> None:
     generator = torch.Generator().manual_seed(0)
-    print(
-        "clean clips: direction off by %.2f degrees, speed %.3f of the true one (medians)"
-        % self_check(64, generator)
-    )
 
     def blurred(video: Tensor) -> Tensor:
         soft = torch.nn.functional.avg_pool3d(video, (1, 5, 5), stride=1, padding=(0, 2, 2))
         return (soft + 0.05 * torch.randn(soft.shape, generator=generator)).clamp(0, 1)
 
-    print("blurred, noisy: %.2f degrees, %.3f" % self_check(64, generator, blurred))
+    for name, degrade in (("as rendered", lambda video: video), ("blurred, noisy", blurred)):
+        degrees, ratio = self_check(64, generator, degrade)
+        print(f"{name}: direction off by {degrees:.2f} degrees, speed {ratio:.3f} of the true one (medians)")
 
 
 if __name__ == "__main__":

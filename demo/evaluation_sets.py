@@ -1,0 +1,69 @@
+"""The sets of the evaluation: which references, and the scenes that are generated with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import clips
+import conditions
+import torch
+from torch import Tensor
+
+SEEN_EFFECT_KINDS = ("zoom_in", "zoom_out", "roll", "fade_out", "fade_in", "tint", "wipe", "shake")
+
+
+def held_out_direction(semantics: clips.Semantics) -> Tensor:
+    """(B,) directions never trained on, at speeds trained on."""
+    return conditions.in_held_out_sector(semantics) & ~conditions.in_held_out_speeds(semantics)
+
+
+def held_out_speed(semantics: clips.Semantics) -> Tensor:
+    """(B,) speeds never trained on, in directions trained on."""
+    return conditions.in_held_out_speeds(semantics) & ~conditions.in_held_out_sector(semantics)
+
+
+def trained_on(semantics: clips.Semantics) -> Tensor:
+    """(B,) conditions that training could draw."""
+    return ~conditions.is_held_out(semantics)
+
+
+MOTION_SETS = {
+    "seen": (("move",), trained_on),
+    "heldout": (("move",), held_out_direction),
+    "heldout_speeds": (("move",), held_out_speed),
+}
+EFFECT_SETS = {
+    "seen": (SEEN_EFFECT_KINDS, trained_on),
+    "heldout": (("wipe", "tint"), conditions.in_held_out_sector),
+    "heldout_kinds": (("flash", "roll"), conditions.is_held_out_kind),
+}
+
+
+@dataclass
+class Scene:
+    """What is to be generated, the same for several sets: contents, their prompts, and the noise."""
+
+    content: clips.Content
+    prompts: list[str]
+    noise: Tensor
+
+    @classmethod
+    def draw(cls, count: int, generator: torch.Generator, patterned: bool) -> Scene:
+        """`count` scenes; on patterned fields if asked, where every effect shows."""
+        content = clips.draw_content(count, generator)
+        if patterned:
+            content.pattern = content.pattern.clamp(min=1)
+        side = clips.SIZE // 8
+        noise = torch.randn(count, 4, clips.FRAMES, side, side, generator=generator)
+        return cls(content, [clips.content_caption(content, i) for i in range(count)], noise)
+
+    def first(self, count: int) -> Scene:
+        """The first `count` of them."""
+        few = slice(0, count)
+        content = clips.Content(**{name: value[few] for name, value in vars(self.content).items()})
+        return Scene(content, self.prompts[few], self.noise[few])
+
+    def told(self, semantics: clips.Semantics) -> list[str]:
+        """The prompts with what happens added in words."""
+        words = [clips.semantics_caption(semantics, i) for i in range(len(semantics))]
+        return [f"{seen}, {happens}" for seen, happens in zip(self.prompts, words, strict=True)]
