@@ -16,6 +16,7 @@ TEXT_HEADS = 4
 TEXT_LAYERS = 1
 VOCABULARY_SIZE = 49408
 TIMESTEPS = 1000
+OPPOSITE_LENGTH = 4.0  # of the embeddings of "right", "left", "up" and "down" at the start
 
 
 def sigma_table() -> Tensor:
@@ -101,6 +102,14 @@ class BackboneNet(nn.Module):
             if isinstance(module, transformer):
                 nn.init.zeros_(module.proj_out.weight)
         nn.init.zeros_(self.unet.out[-1].weight)
+
+    @torch.no_grad()
+    def oppose(self, pairs: list[tuple[int, int]]) -> None:
+        """Starts the embeddings of opposite words as opposite vectors: directions are learned far sooner."""
+        table = self.text.text_model.embeddings.token_embedding.weight
+        for first, second in pairs:
+            table[first] = torch.nn.functional.normalize(table[first], dim=0) * OPPOSITE_LENGTH
+            table[second] = -table[first]
 
     def _inject(self, resblock: type, transformer: type) -> None:
         motions = [m for block in self.motion.down_blocks for m in block.motion_modules]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 CONTEXT_TOKENS = 16
+OPPOSITES = (("right", "left"), ("down", "up"))
 
 
 class CaptionTokens:
@@ -33,21 +34,8 @@ class CaptionTokens:
 def vocabulary(tokens: CaptionTokens) -> Tensor:
     """The sorted ids that any caption of these clips can hold."""
     words = [*clips.SHAPES, *clips.SHAPE_COLORS, *clips.FIELD_COLORS, *clips.PATTERNS, *clips.HUES]
-    words += [
-        "moves",
-        "camera",
-        "wipe",
-        "tint",
-        "roll",
-        "left",
-        "right",
-        "zoom",
-        "in",
-        "out",
-        "fade",
-        "shake",
-    ]
-    words += ["flash", "slow", "medium", "fast", ","] + [str(hour) for hour in range(1, 13)]
+    words += "moves camera wipe tint roll zoom in out fade shake flash slow medium fast ,".split()
+    words += [word for pair in OPPOSITES for word in pair]
     ids = {int(i) for word in words for i in tokens([word])[0]}
     return torch.tensor(sorted(ids))
 
@@ -57,3 +45,10 @@ def full_captions(content: clips.Content, semantics: clips.Semantics) -> tuple[l
     seen = [clips.content_caption(content, i) for i in range(len(semantics))]
     happens = [clips.semantics_caption(semantics, i) for i in range(len(semantics))]
     return seen, [f"{a}, {b}" if b else a for a, b in zip(seen, happens, strict=True)]
+
+
+def opposite_rows(tokens: CaptionTokens, known: Tensor) -> list[tuple[int, int]]:
+    """The rows of `known` (a `vocabulary`) of each pair of opposite words."""
+    return [
+        tuple(int(torch.searchsorted(known, tokens([word])[0, 1])) for word in pair) for pair in OPPOSITES
+    ]

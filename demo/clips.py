@@ -119,7 +119,7 @@ def draw_content(count: int, generator: torch.Generator) -> Content:
         color=pick(len(SHAPE_COLORS)),
         field=pick(len(FIELD_COLORS)),
         pattern=pick(len(PATTERNS)),
-        center=(uniform(count, 2) * 2 - 1) * 8,
+        center=(uniform(count, 2) * 2 - 1) * 6,
         radius=9 + 3 * uniform(count),
         phase=uniform(count, 2) * 24,
     )
@@ -236,9 +236,12 @@ def _level(amount: float) -> str:
     return ("slow", "medium", "fast")[min(2, int(amount * 3))]
 
 
-def _clock(angle: float) -> int:
-    """Direction as the hour of a clock face: 3 is right, 6 is down."""
-    return int(round(angle / (math.pi / 6)) + 2) % 12 + 1
+HEADINGS = ("right", "right down", "down", "left down", "left", "left up", "up", "right up")
+
+
+def _heading(angle: float) -> str:
+    """The nearest of eight directions in words; 0 is right, a quarter turn is down."""
+    return HEADINGS[round(angle / (math.pi / 4)) % 8]
 
 
 HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
@@ -258,7 +261,7 @@ def semantics_caption(semantics: Semantics, i: int) -> str:
             return ""
         case "move" | "pan" | "wipe":
             verb = {"move": "moves", "pan": "camera", "wipe": "wipe"}[kind]
-            return f"{verb} {_clock(angle)} {_level(amount)}" if kind != "wipe" else f"wipe {_clock(angle)}"
+            return f"{verb} {_heading(angle)}" + ("" if kind == "wipe" else f" {_level(amount)}")
         case "tint":
             return f"tint {HUES[round(angle / (math.pi / 3)) % 6]}"
         case "roll":

@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-KIND_WEIGHTS = {"still": 0.16, "move": 0.34, "pan": 0.08}  # the other kinds share the rest evenly
+KIND_WEIGHTS = {"still": 0.12, "move": 0.48, "pan": 0.07}  # the other kinds share the rest evenly
 EMPTY_CAPTIONS = 0.03
+HIGH_NOISE_SHARE = 0.7
 ENCODE_PER_STEP = 3
 
 
@@ -33,6 +34,13 @@ def draw_kinds(count: int, generator: torch.Generator) -> clips.Semantics:
     semantics = clips.draw_semantics(clips.KINDS, count, generator)
     semantics.kind = torch.multinomial(weights, count, replacement=True, generator=generator)
     return semantics
+
+
+def draw_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
+    """Noise levels, three in four from the upper half: there it is decided where things go."""
+    high = torch.rand(count, generator=generator) < HIGH_NOISE_SHARE
+    u = torch.rand(count, generator=generator)
+    return (torch.where(high, 0.4 + 0.6 * u, u) * timesteps).long().clamp(max=timesteps - 1)
 
 
 class FastEncoder:
@@ -104,12 +112,14 @@ def main() -> None:
     options = parser.parse_args()
     bootstrap.import_host()
     from backbone_net import BackboneNet, sigma_table
-    from captions import CaptionTokens, vocabulary
+    from captions import CaptionTokens, opposite_rows, vocabulary
     from muon import MuonAdamW
 
     torch.manual_seed(options.seed)
     tokens = CaptionTokens()
-    net = BackboneNet(vocabulary(tokens))
+    known = vocabulary(tokens)
+    net = BackboneNet(known)
+    net.oppose(opposite_rows(tokens, known))
     ema = copy.deepcopy(net).requires_grad_(False)
     optimizer = MuonAdamW(net, options.rate, lambda name: "embedding" not in name)
     step, spent = 0, 0.0
@@ -133,7 +143,7 @@ def main() -> None:
             group["lr"] = options.rate * min(1, (step + 1) / 100) * (0.03 + 0.97 * cosine)
         pool.refresh(ENCODE_PER_STEP)
         latents, ids = pool.draw(options.batch)
-        t = torch.randint(0, len(sigmas), (len(latents),), generator=generator)
+        t = draw_timesteps(len(latents), len(sigmas), generator)
         sigma = sigmas[t].view(-1, 1, 1, 1, 1)
         scale = (sigma.square() + 1).sqrt()
         noise = torch.randn(latents.shape, generator=generator)
