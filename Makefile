@@ -17,7 +17,7 @@ help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
 	@echo "make test    all tests (TESTS=tests/core for some of them)"
 	@echo "make bench   speed, as ratios"
-	@echo "make eval    what the shipped models transfer, measured (SEED=n)"
+	@echo "make eval    what the shipped models transfer, measured (SEED=n, N=samples a set)"
 	@echo "make lint    ruff"
 	@echo "make python  the path of the environment's interpreter"
 	@echo "make clean   remove what was made inside the checkout"
@@ -32,7 +32,7 @@ bench:
 	@$(RUN) -m benchmarks
 
 eval:
-	@$(RUN) demo/evaluate.py --seed $(SEED)
+	@$(RUN) demo/evaluate.py --seed $(SEED) $(if $(N),--n $(N))
 
 lint:
 	@$(RUN) -m ruff format --check .
