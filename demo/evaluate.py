@@ -69,17 +69,17 @@ class Evaluation:
         """All measurements, or only velocities of seen and held-out directions with their controls."""
         moving = Scene.draw(self.count, self._generator(0), patterned=False)
         without = self._sample("moves, no LoRA", moving)
-        references = {}
+        references, videos = {}, {}
         for number, (name, (kinds, accept)) in enumerate(MOTION_SETS.items()):
             if quick and name == "heldout_speeds":
                 continue
             references[name] = self._references(kinds, accept, number)
-            video = self._sample(f"moves, {name}", moving, references[name].weights)
-            self._judge_motion(name, video, without, moving, references[name])
+            videos[name] = self._sample(f"moves, {name}", moving, references[name].weights)
+            self._judge_motion(name, videos[name], without, moving, references[name])
         self._motion_controls(moving, without, references["seen"])
         if quick:
             return
-        self._strength_curve(moving, without, references["seen"])
+        self._strength_curve(moving, without, videos["seen"], references["seen"])
         told = self._sample("moves, told in words", moving, prompts=moving.told(references["seen"].semantics))
         self._add_velocity("prompted", track_scene(told, moving), references["seen"].semantics.velocity())
         self._effects()
@@ -162,12 +162,14 @@ class Evaluation:
             ratio = velocity.norm(dim=-1) / wanted.roll(used or 0, 0).norm(dim=-1)
             self.report.add("speed_ratio", name, ratio)
 
-    def _strength_curve(self, scene: Scene, without: Tensor, seen: References) -> None:
+    def _strength_curve(self, scene: Scene, without: Tensor, full: Tensor, seen: References) -> None:
         """Velocities by strength, and whether strength 0 is no LoRA at all, bit for bit."""
         few = min(self.count, CURVE_SAMPLES)
         scene, wanted = scene.first(few), seen.semantics.velocity()[:few]
         for strength in STRENGTHS:
-            video = self._sample(f"moves, strength {strength}", scene, seen.weights[:few], strength)
+            video = full[:few]  # those of strength 1
+            if strength != 1:
+                video = self._sample(f"moves, strength {strength}", scene, seen.weights[:few], strength)
             velocity = track_scene(video, scene)
             self.report.add("strength_velocity_cosine", str(strength), cosine(velocity, wanted))
             self.report.add(
