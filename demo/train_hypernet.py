@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import shutil
 import sys
 import tempfile
@@ -29,36 +30,59 @@ if str(ROOT) not in sys.path:
 class PairSource:
     """Draws references and targets of the same condition from the encoded clips.
 
-    rows: the conditions it may draw. contexts: (M, K, tokens, width) text embeddings of what is seen;
-    semantic: the same with what happens, for the caption teacher.
+    rows: the conditions it may draw. contexts: (M, K, tokens, width) text embeddings of what is seen.
+    reversible: see `reversible_rows`.
     """
 
     latents: Tensor
     contexts: Tensor
-    semantic: Tensor
     names: list[str]
-    targets: int
+    reversible: Tensor
     rows: Tensor = field(default_factory=lambda: torch.arange(0))
 
     def sample(self, generator: torch.Generator, batch: int):
-        """`batch` references with `targets` targets each, all different clips (see ClipSource)."""
+        """`batch` references with one target each, in pairs on the same clips (see ClipSource).
+
+        The second of a pair is the first played backwards, which is the opposite semantics on the same
+        content; where that is a condition held out or none at all, it is another clip of the same condition.
+        """
         from comfy_pack import core_module
 
-        rows = self.rows[torch.randint(0, len(self.rows), (batch,), generator=generator)]
-        order = torch.rand(batch, self.latents.shape[1], generator=generator).argsort(1)
-        chosen = order[:, 1 : 1 + self.targets]
+        rows = self.rows[torch.randint(0, len(self.rows), (batch // 2,), generator=generator)]
+        order = torch.rand(len(rows), self.latents.shape[1], generator=generator).argsort(1)
+        backwards = self.reversible[rows]
+        second = torch.where(backwards[:, None], order, order.roll(-1, 1))
+        both_rows = rows.repeat_interleave(2)
+        chosen = torch.stack([order, second], dim=1).flatten(0, 1)
+        flip = torch.stack([torch.zeros_like(backwards), backwards], dim=1).flatten()
 
-        def targets(values: Tensor) -> Tensor:
-            return values[rows[:, None], chosen].flatten(0, 1).float()
+        def played(latents: Tensor) -> Tensor:
+            return torch.where(flip[:, None, None, None, None], latents.flip(2), latents).float()
 
+        names = [self.names[i] for i in both_rows.tolist()]
+        opposite = [OPPOSITE_KIND.get(n, n) if f else n for n, f in zip(names, flip.tolist(), strict=True)]
+        ids = [f"{row}{'-' * f}" for row, f in zip(both_rows.tolist(), flip.tolist(), strict=True)]
         return core_module("training.batch").TrainBatch(
-            reference_latents=self.latents[rows, order[:, 0]].float(),
-            target_latents=targets(self.latents),
-            context=targets(self.contexts),
-            conditions=tuple(self.names[i] for i in rows.tolist()),
-            condition_ids=tuple(str(i) for i in rows.tolist()),
-            semantic_context=targets(self.semantic),
+            reference_latents=played(self.latents[both_rows, chosen[:, 0]]),
+            target_latents=played(self.latents[both_rows, chosen[:, 1]]),
+            context=self.contexts[both_rows, chosen[:, 1]].float(),
+            conditions=tuple(opposite),
+            condition_ids=tuple(ids),
         )
+
+
+OPPOSITE_KIND = {"zoom_in": "zoom_out", "zoom_out": "zoom_in", "fade_in": "fade_out", "fade_out": "fade_in"}
+
+
+def reversible_rows(data: dict[str, Tensor]) -> Tensor:
+    """(M,) conditions that played backwards are again conditions, and none of the held-out ones."""
+    import clips
+    import conditions
+
+    semantics = clips.Semantics(*(data[f"semantics.{f}"] for f in ("kind", "angle", "amount", "sign")))
+    turned = clips.with_angle(semantics, (semantics.angle + math.pi) % (2 * math.pi))
+    moving = conditions.is_kind(semantics, "move", "pan") & ~conditions.is_held_out(turned)
+    return moving | conditions.is_kind(semantics, *OPPOSITE_KIND)
 
 
 def encode_texts(clip, ids: Tensor) -> Tensor:
@@ -79,6 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "demo" / "training" / "hypernet")
     parser.add_argument("--minutes", type=float, help="overrides max_minutes of the config")
     parser.add_argument("--seed", type=int, help="overrides the seed of the config")
+    parser.add_argument("--init", type=Path, help="start from the weights of this hypernetwork")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides training settings"
     )
@@ -105,25 +130,27 @@ def main() -> None:
         motion_file = options.models / "animatediff_models" / "video2lora-demo-motion.safetensors"
         model, clip, _ = backbone.load_small_checkpoint(str(base_file))
         model = animatediff.attach_motion_model(model, str(motion_file))
-        targets = host_module("target_layers").list_targets(model)
+        targets = host_module("target_layers").list_targets(model, feed_forward=True)
         data = load_file(options.data)
         with training.training_mode():
             torch.manual_seed(settings.seed)
             kinds = data["semantics.kind"].tolist()
             import clips
 
+            reversible = reversible_rows(data)
             sources = {
                 label: PairSource(
                     data["latents"],
                     encode_texts(clip, data["content_ids"]).clone(),
-                    encode_texts(clip, data["full_ids"]).clone(),
                     [clips.KINDS[k] for k in kinds],
-                    settings.targets_per_reference,
+                    reversible,
                     rows,
                 )
                 for label, rows in split_rows(len(kinds)).items()
             }
             hypernet = make_hypernet(targets, shape)
+            if options.init is not None:
+                hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
             denoiser = training.HostDenoiser(model, targets)
             loop = core_module("training.loop").Trainer(
                 hypernet,
