@@ -34,7 +34,23 @@ class CaptionTokens:
 def vocabulary(tokens: CaptionTokens) -> Tensor:
     """The sorted ids that any caption of these clips can hold."""
     words = [*clips.SHAPES, *clips.SHAPE_COLORS, *clips.FIELD_COLORS, *clips.PATTERNS, *clips.HUES]
-    words += "moves camera wipe tint roll zoom in out fade shake flash slow medium fast ,".split()
+    words += [
+        "moves",
+        "camera",
+        "wipe",
+        "tint",
+        "roll",
+        "zoom",
+        "in",
+        "out",
+        "fade",
+        "shake",
+        "flash",
+        "slow",
+        "medium",
+        "fast",
+        ",",
+    ]
     words += [word for pair in OPPOSITES for word in pair]
     ids = {int(i) for word in words for i in tokens([word])[0]}
     return torch.tensor(sorted(ids))

@@ -1,6 +1,6 @@
 """Draws the demo's reference videos: 256 pixels, 8 frames, H.264, with a manifest of what is made of them.
 
-    python -m demo.make_references
+python -m demo.make_references
 """
 
 from __future__ import annotations
