@@ -12,6 +12,7 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,9 +220,17 @@ def track_scene(video: Tensor, scene: Scene) -> Tensor:
     return track(video, scene.content.color, scene.content.field)
 
 
-def megabytes(*files: Path) -> float:
-    """Size of files, in units of 10⁶ bytes."""
-    return round(sum(file.stat().st_size for file in files) / 1e6, 2)
+def summarise(figures: dict, seed: int, count: int, weights: Iterable[Path]) -> dict:
+    """The figures as eval.json holds them; `weights` are the files of all models."""
+    figures = {**figures, "seed": seed, "samples": count}
+    if "effect_accuracy" in figures:
+        chance = round(1 / len(conditions.CLASSES), 4)
+        figures["effect_accuracy"] = {**figures["effect_accuracy"], "chance": chance}
+    if "content_kept" in figures:
+        kept = figures["content_kept"]
+        figures |= {"content_kept": round(sum(kept.values()) / len(kept), 4), "content_kept_by_set": kept}
+    figures["weights_mb"] = round(sum(file.stat().st_size for file in weights) / 1e6, 2)
+    return figures
 
 
 def main() -> None:
@@ -251,20 +260,12 @@ def main() -> None:
         models = DemoModels(options.models, options.hypernet)
         evaluation = Evaluation(models, judge, options.n, options.seed)
         evaluation.run(options.quick)
-    figures = evaluation.report.figures
-    if not options.quick:
-        figures["effect_accuracy"]["chance"] = round(1 / len(conditions.CLASSES), 4)
-        kept = figures["content_kept"]
-        figures["content_kept_by_set"] = dict(kept)
-        figures["content_kept"] = round(sum(kept.values()) / len(kept), 4)
-        files = set(options.models.rglob("*.safetensors"))
-        files |= {file for file in (options.hypernet, options.judge) if file}
-        figures["weights_mb"] = megabytes(*{file.resolve() for file in files})
-    figures |= {
-        "seed": options.seed,
-        "samples": options.n,
-        "minutes": round((time.monotonic() - started) / 60, 1),
-    }
+    weights = set(options.models.rglob("*.safetensors"))
+    weights |= {file for file in (options.hypernet, options.judge) if file and file.exists()}
+    figures = summarise(
+        evaluation.report.figures, options.seed, options.n, {file.resolve() for file in weights}
+    )
+    figures["minutes"] = round((time.monotonic() - started) / 60, 1)
     options.out.mkdir(parents=True, exist_ok=True)
     name = "eval_quick" if options.quick else "eval"
     (options.out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")

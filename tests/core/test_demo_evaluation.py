@@ -1,0 +1,94 @@
+"""The evaluation's measures: a model that copies what happens gets full marks, a deaf one gets none."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+class EchoModels:
+    """Stands in for the demo's models: "predicts" what the references were rendered from, and renders that
+    with the content that the prompt names; `deaf` ignores the reference."""
+
+    def __init__(self, clips, deaf=False):
+        self.clips, self.deaf = clips, deaf
+        self.vae = SimpleNamespace(encode=lambda video: video, decode=lambda video: video)
+        self._render = clips.render
+
+    def remembering_render(self, content, semantics, **options):
+        self._last = semantics
+        return self._render(content, semantics, **options)
+
+    def predict(self, references):
+        parts = (self._last.kind, self._last.angle, self._last.amount, self._last.sign)
+        assert len(references) == len(parts[0])
+        return torch.stack([part.double() for part in parts], dim=1)
+
+    def sample(self, noise, captions, weights=None, strength=1.0):
+        clips, count = self.clips, len(noise)
+        semantics = clips.draw_semantics(("still",), count, torch.Generator().manual_seed(0))
+        if weights is not None and strength > 0 and not self.deaf:
+            semantics = clips.Semantics(
+                weights[:, 0].long(), *(column.float() for column in weights[:, 1:].unbind(1))
+            )
+            semantics.amount = semantics.amount * min(strength, 1.0)
+        content = clips.draw_content(count, torch.Generator().manual_seed(1))
+        words = [caption.replace(",", "").split() for caption in captions]
+        tables = {
+            "color": tuple(clips.SHAPE_COLORS),
+            "shape": clips.SHAPES,
+            "field": tuple(clips.FIELD_COLORS),
+            "pattern": clips.PATTERNS,
+        }
+        for position, (name, table) in enumerate(tables.items()):
+            setattr(content, name, torch.tensor([table.index(row[position]) for row in words]))
+        return self._render(content, semantics)
+
+
+@pytest.fixture
+def evaluate(demo_module):
+    return demo_module("evaluate")
+
+
+def run(demo_module, evaluate, monkeypatch, count, deaf=False, quick=True):
+    clips = demo_module("clips")
+    models = EchoModels(clips, deaf)
+    monkeypatch.setattr(clips, "render", models.remembering_render)
+    judge = None if quick else demo_module("judge").load_judge()[0]
+    evaluation = evaluate.Evaluation(models, judge, count, seed=0)
+    evaluation.run(quick)
+    return evaluation
+
+
+def test_copied_moves_get_full_marks(demo_module, evaluate, monkeypatch):
+    figures = run(demo_module, evaluate, monkeypatch, 16).report.figures
+    assert figures["velocity_cosine"]["seen"] > 0.97
+    assert figures["velocity_cosine"]["heldout"] > 0.97
+    assert figures["speed_ratio"]["seen"] == pytest.approx(1.0, abs=0.05)
+    assert abs(figures["velocity_cosine"]["shuffled"]) < 0.25
+    assert figures["speed_ratio"]["no_lora"] < 0.1
+
+
+def test_a_model_deaf_to_the_reference_gets_none(demo_module, evaluate, monkeypatch):
+    figures = run(demo_module, evaluate, monkeypatch, 16, deaf=True).report.figures
+    assert abs(figures["velocity_cosine"]["seen"]) < 0.6  # cosines of what is left of the tracker's noise
+    assert figures["speed_ratio"]["seen"] < 0.1
+
+
+def test_the_whole_evaluation_with_its_page(demo_module, evaluate, monkeypatch, tmp_path):
+    if not demo_module("judge").JUDGE_FILE.exists():
+        pytest.skip("demo/models/judge is not there: run demo/train_judge.py")
+    evaluation = run(demo_module, evaluate, monkeypatch, 12, quick=False)
+    figures = evaluation.report.figures
+    accuracy = figures["effect_accuracy"]
+    assert min(accuracy[name] for name in ("seen", "heldout", "heldout_kinds", "real_clips")) > 0.85
+    assert accuracy["no_lora"] == 0 and accuracy["shuffled"] < 0.6
+    assert min(figures["content_kept"].values()) > 0.8
+    assert figures["zeroed_lora"] == {"equals_no_lora": True}
+    assert len(figures["strength_velocity_cosine"]) == len(evaluate.STRENGTHS)
+    summary = evaluate.summarise(figures, seed=0, count=12, weights=[demo_module("judge").JUDGE_FILE])
+    assert summary["effect_accuracy"]["chance"] == pytest.approx(1 / 18, abs=1e-3)
+    assert summary["content_kept"] > 0.8
+    assert 0.5 < summary["weights_mb"] < 1
+    demo_module("eval_page").draw_page(evaluation.examples, tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 10_000
