@@ -24,30 +24,31 @@ ROW, TITLE, SLOT = 24, 30, 20
 LAYOUTS: dict[str, dict[str, Any]] = {
     "reference_to_lora_demo": {
         "nodes": {
-            "3": (40, 80, 330),
-            "4": (40, 240, 330),
-            "5": (420, 240, 210),
-            "6": (420, 400, 330),
-            "1": (40, 760, 330),
-            "2": (420, 760, 330),
-            "8": (420, 900, 330),
-            "9": (420, 1060, 330),
-            "10": (420, 1220, 330),
-            "7": (820, 400, 300),
-            "11": (1160, 400, 300),
-            "12": (1500, 400, 200),
-            "13": (1500, 500, 200),
-            "14": (1740, 400, 420),
-            "15": (1160, 900, 300),
-            "16": (1500, 900, 200),
-            "17": (1500, 1000, 200),
-            "18": (1740, 900, 420),
+            "3": (40, 40, 340),
+            "4": (40, 180, 340),
+            "5": (420, 180, 340),
+            "6": (820, 40, 310),
+            "1": (40, 760, 340),
+            "2": (420, 760, 340),
+            "8": (820, 920, 310),
+            "9": (820, 1090, 310),
+            "10": (820, 1260, 310),
+            "7": (1200, 40, 310),
+            "11": (1550, 200, 300),
+            "12": (1890, 200, 160),
+            "13": (2090, 200, 210),
+            "14": (2340, 200, 320),
+            "15": (1550, 800, 300),
+            "16": (1890, 800, 160),
+            "17": (2090, 800, 210),
+            "18": (2340, 800, 320),
         },
         "groups": [
             ("Reference: what should happen", "#3f789e", ("3", "4", "5", "6")),
-            ("Model and prompt: what should be seen", "#8A8", ("1", "2", "8", "9", "10")),
+            ("Model", "#8A8", ("1", "2")),
+            ("Prompt: what should be seen", "#8A8", ("8", "9", "10")),
             ("With the reference", "#b06634", ("7", "11", "12", "13", "14")),
-            ("Without it, same seed", "#555", ("15", "16", "17", "18")),
+            ("Without it, same seed", "#888", ("15", "16", "17", "18")),
         ],
         "notes": [
             (
@@ -59,7 +60,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
                 "4. The prompt says what is seen (a shape, a field); the reference says what happens.\n"
                 "5. Compare with the lower branch: the same seed without the LoRA.\n\n"
                 "Change `strength` and run again: the prediction is kept, only sampling runs.",
-                (820, 20, 640, 270),
+                (20, 960, 540, 230),
             )
         ],
     },
@@ -157,7 +158,7 @@ def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dic
 
 def height_of(node_type: str, inputs: int, outputs: int, widgets: int) -> int:
     """Pixels a node needs; text boxes and previews need more."""
-    extra = {"CLIPTextEncode": 60, "SaveVideo": 260, "LoadVideo": 20, "ApplyAdaptiveLoRA": 80}
+    extra = {"CLIPTextEncode": 60, "SaveVideo": 320, "LoadVideo": 350, "ApplyAdaptiveLoRA": 80}
     return SLOT * max(inputs, outputs, 1) + ROW * widgets + 10 + extra.get(node_type, 0)
 
 
