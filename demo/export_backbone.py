@@ -12,7 +12,7 @@ from pathlib import Path
 
 import bootstrap
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 SCALE_FACTOR = 0.18215  # SD1.5's: the host multiplies by it what the VAE gives
 
@@ -28,6 +28,7 @@ def main() -> None:
     bootstrap.import_host()
     from backbone_net import HEADS, TEXT_HEADS, VOCABULARY_SIZE, BackboneNet
     from captions import CONTEXT_TOKENS, CaptionTokens, vocabulary
+    from train_vae import load_vae
 
     known = vocabulary(CaptionTokens())
     net = BackboneNet(known)
@@ -42,7 +43,7 @@ def main() -> None:
     checkpoint |= {
         f"cond_stage_model.transformer.{k}": v for k, v in text.items() if "text_projection" not in k
     }
-    checkpoint |= {f"first_stage_model.{k}": v for k, v in load_file(options.vae).items()}
+    checkpoint |= {f"first_stage_model.{k}": v for k, v in load_vae(options.vae).state_dict().items()}
     checkpoint["first_stage_model.vae_scale"] = torch.tensor(SCALE_FACTOR)
     checkpoint["first_stage_model.vae_shift"] = torch.tensor(0.0)
     checkpoint["v_pred"] = torch.tensor([])

@@ -44,7 +44,7 @@ class Reference:
 
     file: str
     title: str
-    prompt: str = "red disc, navy"
+    prompt: str = "red disc, navy plain"
     seed: int = 1
     held_out: bool = False
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import bootstrap
 import clips
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 KIND_WEIGHTS = {"still": 0.12, "move": 0.48, "pan": 0.07}  # the other kinds share the rest evenly
@@ -47,13 +46,10 @@ class FastEncoder:
     """The trained VAE's encoder without its all-zero blocks; latents as the UNet sees them."""
 
     def __init__(self, path: Path) -> None:
-        from train_vae import bare_vae, fast_part
+        from train_vae import fast_part, load_vae
 
-        vae = bare_vae()
-        vae.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
-        self._encode = fast_part(vae.taesd_encoder.requires_grad_(False)).to(
-            memory_format=torch.channels_last
-        )
+        # Which blocks are computed is read off requires_grad, so freezing comes after.
+        self._encode = fast_part(load_vae(path).taesd_encoder).requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, video: Tensor) -> Tensor:

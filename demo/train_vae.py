@@ -18,13 +18,13 @@ import bootstrap
 import clips
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 LATENT_CHANNELS = 4
 # Positions in TAESD's two Sequentials of the residual blocks that are trained; the others stay exactly zero,
 # a plain ReLU: at 64 pixels the full-resolution blocks cost most of the time and give little.
-LIVE_ENCODER_BLOCKS = (7, 8, 11, 12, 13)
+LIVE_ENCODER_BLOCKS = ()
 LIVE_DECODER_BLOCKS = (3, 4, 5, 8, 9, 13)
 
 
@@ -42,6 +42,15 @@ def bare_vae() -> nn.Module:
                     parameter.data.zero_()
                     parameter.requires_grad_(False)
     return vae
+
+
+def load_vae(path: Path) -> nn.Module:
+    """A trained VAE, without the encoder blocks that are not live."""
+    vae = bare_vae()
+    live = {name for name, parameter in vae.named_parameters() if parameter.requires_grad}
+    state = {name: value.float() for name, value in load_file(path).items() if name in live}
+    vae.load_state_dict(state, strict=False)
+    return vae.to(memory_format=torch.channels_last)
 
 
 def make_vae(generator: torch.Generator) -> nn.Module:
@@ -139,12 +148,13 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=9, help="wall-clock minutes of training")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--decoder-of", type=Path, help="go on with this VAE, its encoder frozen")
     parser.add_argument("--out", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
     options = parser.parse_args()
     bootstrap.import_host()
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
-    vae = make_vae(generator)
+    vae = make_vae(generator) if options.decoder_of is None else load_vae(options.decoder_of)
     encode, decode = fast_part(vae.taesd_encoder), fast_part(vae.taesd_decoder)
     peak = 1e-3
     optimizer = torch.optim.AdamW(
@@ -153,21 +163,21 @@ def main() -> None:
         betas=(0.9, 0.99),
         weight_decay=0,
     )
-    started, step, whitened = time.monotonic(), 0, False
+    started, step, whitened = time.monotonic(), 0, options.decoder_of is not None
     while (done := (time.monotonic() - started) / (60 * options.minutes)) < 1:
         if done > 0.7 and not whitened:
             fold_whitening(vae, encode, generator)
-            vae.taesd_encoder.requires_grad_(False)
             whitened = True
+        vae.taesd_encoder.requires_grad_(not whitened)
         rate = min(1, (step + 1) / 30) * (1 - done if done < 0.7 else (1 - done) * 1.5) + 0.01
         for group in optimizer.param_groups:
             group["lr"] = peak * rate
-        size, count = (32, 32) if done < 0.55 else (64, 12)
+        size, count = (32, 32) if done < 0.55 and options.decoder_of is None else (64, 12)
         target = draw_frames(count, size, generator).to(memory_format=torch.channels_last)
         latents = encode(target)
         loss = reconstruction_loss(decode(latents), target)
         total = loss if whitened else loss + 0.02 * whitening_penalty(latents)
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
