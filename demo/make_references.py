@@ -23,27 +23,27 @@ SIZE = 256  # pixels; the graph fits the frames to the 64 that the demo's model 
 # file, title, what happens (kind, degrees, amount, sign), what is seen, prompt for the new video, held out
 REFERENCES = (
     (
-        "move_up_left.mp4",
-        "moves up and left",
-        ("move", 222.0, 0.7, 1),
+        "fade_in.mp4",
+        "fades in",
+        ("fade_in", 0.0, 0.9, 1),
         ("triangle", "yellow", "brown", "stripes"),
-        "blue disc, gray plain",
+        "blue disc, gray dots",
         False,
     ),
     (
-        "zoom_in.mp4",
-        "zooms in",
-        ("zoom_in", 0.0, 0.7, 1),
-        ("ring", "pink", "purple", "dots"),
-        "green square, navy plain",
-        False,
-    ),
-    (
-        "move_down_right.mp4",
-        "moves down and right: a direction never trained on",
-        ("move", 45.0, 0.8, 1),
+        "move_up.mp4",
+        "moves up",
+        ("move", 270.0, 0.8, 1),
         ("disc", "white", "olive", "dots"),
-        "red square, navy stripes",
+        "yellow square, navy stripes",
+        False,
+    ),
+    (
+        "wipe_down_right.mp4",
+        "a wipe in a direction never trained on",
+        ("wipe", 45.0, 0.8, 1),
+        ("ring", "pink", "purple", "dots"),
+        "red square, gray stripes",
         True,
     ),
 )
