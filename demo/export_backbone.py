@@ -1,7 +1,7 @@
 """Writes the trained backbone as the files ComfyUI loads: one checkpoint (UNet, CLIP, VAE) and one motion
 module.
 
-python demo/export_backbone.py --vae demo/training/vae.safetensors --state demo/training/base.pt
+python demo/export_backbone.py --vae demo/training/vae.safetensors --state demo/training/base.safetensors
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
-    parser.add_argument("--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.pt")
+    parser.add_argument(
+        "--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.safetensors"
+    )
     parser.add_argument("--models", type=Path, default=bootstrap.MODELS)
     options = parser.parse_args()
     bootstrap.import_host()
     from backbone_net import HEADS, TEXT_HEADS, VOCABULARY_SIZE, BackboneNet
+    from base_state import load_average
     from captions import CONTEXT_TOKENS, CaptionTokens, vocabulary
     from train_vae import load_vae
 
     known = vocabulary(CaptionTokens())
     net = BackboneNet(known)
-    saved = torch.load(options.state, weights_only=True)
-    net.load_state_dict(saved["ema"])
+    average, step = load_average(options.state)
+    net.load_state_dict(average)
     checkpoint = {f"model.diffusion_model.{k}": v for k, v in net.unet_state().items()}
     text = net.text.state_dict()
     rows = text["text_model.embeddings.token_embedding.weight"]
@@ -49,7 +52,7 @@ def main() -> None:
     checkpoint["v_pred"] = torch.tensor([])
     facts = {"num_heads": HEADS, "clip_heads": TEXT_HEADS, "beta_schedule": "sqrt_linear"}
     facts["context_tokens"] = CONTEXT_TOKENS
-    metadata = {"video2lora_backbone": json.dumps(facts), "steps": str(saved["step"])}
+    metadata = {"video2lora_backbone": json.dumps(facts), "steps": str(step)}
     tensors = {k: v if ".vae_s" in k else v.half() for k, v in checkpoint.items()}
     for folder, name, content, about in (
         ("video2lora_backbones", "video2lora-demo-base.safetensors", tensors, metadata),
@@ -57,7 +60,7 @@ def main() -> None:
             "animatediff_models",
             "video2lora-demo-motion.safetensors",
             {k: v.half() for k, v in net.motion.state_dict().items()},
-            {"steps": str(saved["step"])},
+            {"steps": str(step)},
         ),
     ):
         path = options.models / folder / name

@@ -1,6 +1,6 @@
 """Trains the demo's backbone (UNet, motion modules, text encoder) on procedural clips, by wall-clock.
 
-    python demo/train_base.py --vae demo/training/vae.safetensors --minutes 60 --state demo/training/base.pt
+    python demo/train_base.py --minutes 75
 
 The plain diffusion objective in v-prediction. Captions say what is seen and, for all but still clips, what
 happens; so a prompt that says nothing about motion gives a still clip. Saves its whole state every few
@@ -98,9 +98,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
-    parser.add_argument("--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.pt")
     parser.add_argument(
-        "--minutes", type=float, default=60, help="wall-clock minutes, counted over all resumes"
+        "--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.safetensors"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=75, help="wall-clock minutes, counted over all resumes"
     )
     parser.add_argument("--batch", type=int, default=16, help="clips a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
@@ -108,6 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     bootstrap.import_host()
     from backbone_net import BackboneNet, sigma_table
+    from base_state import load_state, save_state
     from captions import CaptionTokens, opposite_rows, vocabulary
     from muon import MuonAdamW
 
@@ -120,11 +123,7 @@ def main() -> None:
     optimizer = MuonAdamW(net, options.rate, lambda name: "embedding" not in name)
     step, spent = 0, 0.0
     if options.state.exists():
-        saved = torch.load(options.state, weights_only=True)
-        net.load_state_dict(saved["net"])
-        ema.load_state_dict(saved["ema"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, spent = saved["step"], saved["spent"]
+        step, spent = load_state(options.state, net, ema, optimizer)
     generator = torch.Generator().manual_seed(options.seed + step)
     pool = LatentPool(FastEncoder(options.vae), tokens, 4096, generator)
     for _ in range(8):
@@ -163,11 +162,7 @@ def main() -> None:
             losses = []
         if time.monotonic() - last_save > 180 or (time.monotonic() - started) / (60 * options.minutes) >= 1:
             last_save = time.monotonic()
-            state = {"net": net.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
-            partial = options.state.with_suffix(".partial")
-            options.state.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({**state, "step": step, "spent": time.monotonic() - started}, partial)
-            partial.replace(options.state)
+            save_state(options.state, net, ema, optimizer, step, time.monotonic() - started)
 
 
 if __name__ == "__main__":
