@@ -49,7 +49,7 @@ KINDS = (
     "flash",
 )
 KIND = {name: index for index, name in enumerate(KINDS)}
-SPEED_RANGE = (1.5, 4.0)  # pixels a frame, for moves and pans
+SPEED_RANGE = (2.0, 4.5)  # pixels a frame, for moves and pans
 
 
 @dataclass
@@ -119,7 +119,7 @@ def draw_content(count: int, generator: torch.Generator) -> Content:
         color=pick(len(SHAPE_COLORS)),
         field=pick(len(FIELD_COLORS)),
         pattern=pick(len(PATTERNS)),
-        center=(uniform(count, 2) * 2 - 1) * 6,
+        center=(uniform(count, 2) * 2 - 1) * 4,
         radius=9 + 3 * uniform(count),
         phase=uniform(count, 2) * 24,
     )
@@ -277,6 +277,20 @@ def make_visible(content: Content, semantics: Semantics) -> Content:
     return replace(content, pattern=torch.where(hidden, PATTERNS.index("stripes"), content.pattern))
 
 
-def with_angle(semantics: Semantics, angle: Tensor) -> Semantics:
-    """The same semantics with other directions or hues (radians)."""
-    return replace(semantics, angle=angle)
+OPPOSITE_KINDS = {"zoom_in": "zoom_out", "zoom_out": "zoom_in", "fade_in": "fade_out", "fade_out": "fade_in"}
+
+
+def played_backwards(semantics: Semantics) -> tuple[Semantics, Tensor]:
+    """What the same clips show when played backwards, and (B,) whether that is again one of KINDS.
+
+    Tints and wipes leave their trace at the end, so backwards they are none of the kinds.
+    """
+    opposite = torch.tensor([KIND[OPPOSITE_KINDS.get(k, k)] for k in KINDS])
+    turned = Semantics(
+        kind=opposite[semantics.kind],
+        angle=(semantics.angle + math.pi) % (2 * math.pi),
+        amount=semantics.amount,
+        sign=-semantics.sign,
+    )
+    lasting = torch.tensor([KIND["tint"], KIND["wipe"]])
+    return turned, ~torch.isin(semantics.kind, lasting)

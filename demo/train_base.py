@@ -20,7 +20,7 @@ import clips
 import torch
 from torch import Tensor, nn
 
-KIND_WEIGHTS = {"still": 0.12, "move": 0.48, "pan": 0.07}  # the other kinds share the rest evenly
+KIND_WEIGHTS = {"still": 0.10, "move": 0.55, "pan": 0.06}  # the other kinds share the rest evenly
 EMPTY_CAPTIONS = 0.03
 HIGH_NOISE_SHARE = 0.7
 ENCODE_PER_STEP = 3
@@ -63,8 +63,7 @@ class LatentPool:
 
     def __init__(self, encode: FastEncoder, tokens, size: int, generator: torch.Generator) -> None:
         self._encode, self._tokens, self._size, self._generator = encode, tokens, size, generator
-        self._latents: list[Tensor] = []
-        self._ids: list[Tensor] = []
+        self._clips: list[tuple[Tensor, Tensor, Tensor, bool]] = []  # latents, ids, ids backwards, reversible
         self._next = 0
 
     def refresh(self, count: int) -> None:
@@ -74,23 +73,32 @@ class LatentPool:
         semantics = draw_kinds(count, self._generator)
         content = clips.make_visible(clips.draw_content(count, self._generator), semantics)
         latents = self._encode(clips.render(content, semantics)).half()
-        _, captions = full_captions(content, semantics)
+        turned, reversible = clips.played_backwards(semantics)
         dropped = torch.rand(count, generator=self._generator) < EMPTY_CAPTIONS
-        ids = self._tokens(["" if drop else c for c, drop in zip(captions, dropped, strict=True)])
-        for latent, row in zip(latents, ids, strict=True):
-            if len(self._latents) < self._size:
-                self._latents.append(latent)
-                self._ids.append(row)
+        ids, ids_backwards = (
+            self._tokens(["" if drop else c for c, drop in zip(captions, dropped, strict=True)])
+            for captions in (full_captions(content, semantics)[1], full_captions(content, turned)[1])
+        )
+        for clip in zip(latents, ids, ids_backwards, reversible.tolist(), strict=True):
+            if len(self._clips) < self._size:
+                self._clips.append(clip)
             else:
-                self._latents[self._next], self._ids[self._next] = latent, row
+                self._clips[self._next] = clip
                 self._next = (self._next + 1) % self._size
 
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """`count` random clips: latents (B, 4, F, H, W) and token ids (B, 16)."""
-        index = torch.randint(0, len(self._latents), (count,), generator=self._generator).tolist()
-        return torch.stack([self._latents[i] for i in index]).float(), torch.stack(
-            [self._ids[i] for i in index]
-        )
+    def draw_pairs(self, pairs: int) -> tuple[Tensor, Tensor]:
+        """Latents (2 * pairs, 4, F, H, W) and token ids (2 * pairs, 16) of random clips.
+
+        The second of a pair is the first played backwards, with the caption that is true of it, so that a
+        pair differs in its direction and in nothing else; where backwards is no kind, it is another clip.
+        """
+        latents, ids = [], []
+        index = torch.randint(0, len(self._clips), (2 * pairs,), generator=self._generator).tolist()
+        for first, other in zip(index[:pairs], index[pairs:], strict=True):
+            forwards, caption, caption_backwards, reversible = self._clips[first]
+            latents += [forwards, forwards.flip(1) if reversible else self._clips[other][0]]
+            ids += [caption, caption_backwards if reversible else self._clips[other][1]]
+        return torch.stack(latents).float(), torch.stack(ids)
 
 
 def main() -> None:
@@ -106,6 +114,7 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=16, help="clips a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     bootstrap.import_host()
@@ -114,6 +123,7 @@ def main() -> None:
     from captions import CaptionTokens, opposite_rows, vocabulary
     from muon import MuonAdamW
 
+    torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     tokens = CaptionTokens()
     known = vocabulary(tokens)
@@ -137,11 +147,14 @@ def main() -> None:
             )  # flat, then down in the last half
             group["lr"] = options.rate * min(1, (step + 1) / 100) * (0.03 + 0.97 * cosine)
         pool.refresh(ENCODE_PER_STEP)
-        latents, ids = pool.draw(options.batch)
-        t = draw_timesteps(len(latents), len(sigmas), generator)
+        latents, ids = pool.draw_pairs(options.batch // 2)
+        # A pair shares its noise and its noise level: what is left of its gradients is the direction.
+        t = draw_timesteps(options.batch // 2, len(sigmas), generator).repeat_interleave(2)
         sigma = sigmas[t].view(-1, 1, 1, 1, 1)
         scale = (sigma.square() + 1).sqrt()
-        noise = torch.randn(latents.shape, generator=generator)
+        noise = torch.randn(len(latents) // 2, *latents.shape[1:], generator=generator).repeat_interleave(
+            2, 0
+        )
         v = net((latents + sigma * noise) / scale, t.float(), net.encode_text(ids))
         errors = (v - (noise - sigma * latents) / scale).square().mean((1, 2, 3, 4))
         optimizer.zero_grad()

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -31,11 +30,14 @@ class PairSource:
     """Draws references and targets of the same condition from the encoded clips.
 
     rows: the conditions it may draw. contexts: (M, K, tokens, width) text embeddings of what is seen.
-    reversible: see `reversible_rows`.
+    told, told_backwards: of what is seen and happens, played forwards and backwards, for the trainer's
+    caption teacher. reversible: see `reversible_rows`.
     """
 
     latents: Tensor
     contexts: Tensor
+    told: Tensor
+    told_backwards: Tensor
     names: list[str]
     reversible: Tensor
     rows: Tensor = field(default_factory=lambda: torch.arange(0))
@@ -59,30 +61,33 @@ class PairSource:
         def played(latents: Tensor) -> Tensor:
             return torch.where(flip[:, None, None, None, None], latents.flip(2), latents).float()
 
+        import clips
+
         names = [self.names[i] for i in both_rows.tolist()]
-        opposite = [OPPOSITE_KIND.get(n, n) if f else n for n, f in zip(names, flip.tolist(), strict=True)]
+        opposites = clips.OPPOSITE_KINDS
+        happens = [opposites.get(n, n) if f else n for n, f in zip(names, flip.tolist(), strict=True)]
         ids = [f"{row}{'-' * f}" for row, f in zip(both_rows.tolist(), flip.tolist(), strict=True)]
+        target = (both_rows, chosen[:, 1])
+        told = torch.where(flip[:, None, None], self.told_backwards[target], self.told[target])
         return core_module("training.batch").TrainBatch(
             reference_latents=played(self.latents[both_rows, chosen[:, 0]]),
-            target_latents=played(self.latents[both_rows, chosen[:, 1]]),
-            context=self.contexts[both_rows, chosen[:, 1]].float(),
-            conditions=tuple(opposite),
+            target_latents=played(self.latents[target]),
+            context=self.contexts[target].float(),
+            conditions=tuple(happens),
             condition_ids=tuple(ids),
+            semantic_context=told.float(),
         )
 
 
-OPPOSITE_KIND = {"zoom_in": "zoom_out", "zoom_out": "zoom_in", "fade_in": "fade_out", "fade_out": "fade_in"}
-
-
 def reversible_rows(data: dict[str, Tensor]) -> Tensor:
-    """(M,) conditions that played backwards are again conditions, and none of the held-out ones."""
+    """(M,) conditions that played backwards are another condition, and none of the held-out ones."""
     import clips
     import conditions
 
     semantics = clips.Semantics(*(data[f"semantics.{f}"] for f in ("kind", "angle", "amount", "sign")))
-    turned = clips.with_angle(semantics, (semantics.angle + math.pi) % (2 * math.pi))
-    moving = conditions.is_kind(semantics, "move", "pan") & ~conditions.is_held_out(turned)
-    return moving | conditions.is_kind(semantics, *OPPOSITE_KIND)
+    turned, reversible = clips.played_backwards(semantics)
+    same = conditions.is_kind(semantics, "shake", "still", "flash")
+    return reversible & ~same & ~conditions.is_held_out(turned)
 
 
 def encode_texts(clip, ids: Tensor) -> Tensor:
@@ -107,23 +112,27 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides training settings"
     )
+    parser.add_argument(
+        "--shape", nargs="*", default=[], metavar="NAME=VALUE", help="overrides sizes of the hypernetwork"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     from comfy_pack import core_module, host_module, start_host
 
     with tempfile.TemporaryDirectory() as base:
         start_host(Path(base))
+        torch.set_num_threads(options.threads)
         config = core_module("training.config")
-        settings_class = core_module("training.settings").TrainingSettings
-        sections = config.read_config(options.config, {"training": settings_class, "hypernet": HypernetShape})
+        sections = config.read_config(
+            options.config,
+            {"training": core_module("training.settings").TrainingSettings, "hypernet": HypernetShape},
+        )
         settings, shape = sections["training"], sections["hypernet"]
         changes = {} if options.minutes is None else {"max_minutes": options.minutes}
         changes |= {} if options.seed is None else {"seed": options.seed}
-        for pair in options.set:
-            name, _, text = pair.partition("=")
-            kind = type(getattr(settings, name))
-            changes[name] = text == "true" if kind is bool else kind(text)
-        settings = settings_class(**{**config.to_dict(settings), **changes})
+        settings = overridden(settings, changes, options.set)
+        shape = overridden(shape, {}, options.shape)
         backbone, animatediff = host_module("backbone"), host_module("animatediff")
         training = host_module("training")
         base_file = options.models / "video2lora_backbones" / "video2lora-demo-base.safetensors"
@@ -138,10 +147,14 @@ def main() -> None:
 
             kinds = [clips.KINDS[k] for k in data["semantics.kind"].tolist()]
             reversible = reversible_rows(data)
+            contexts = [
+                encode_texts(clip, data[f"{name}_ids"]).clone()
+                for name in ("content", "full", "full_backwards")
+            ]
             sources = {
                 label: PairSource(
                     data["latents"],
-                    encode_texts(clip, data["content_ids"]).clone(),
+                    *contexts,
                     kinds,
                     reversible,
                     rows,
@@ -166,6 +179,16 @@ def main() -> None:
             trained = result.checkpoint / "hypernet.safetensors"
             if trained.exists():
                 shutil.copy(trained, options.out / "hypernet.safetensors")
+
+
+def overridden(settings, changes: dict, pairs: list[str]):
+    """A settings object with `changes` and with "name=value" pairs in place of its own values."""
+    changes = dict(changes)
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        kind = type(getattr(settings, name))
+        changes[name] = text == "true" if kind is bool else kind(text)
+    return replace(settings, **changes)
 
 
 @dataclass(frozen=True)
