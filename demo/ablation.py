@@ -83,8 +83,8 @@ def write_table(options: argparse.Namespace) -> None:
         f"Measured by `python demo/ablation.py --steps {options.steps} --samples {options.samples}`: "
         f"{options.steps} steps of 12 references for each row, from nothing, on the demo's backbone. These",
         "are short runs: compare rows with each other, not with the shipped model. Losses: v-prediction, on",
-        "48 references of conditions never trained on. Cosines: tracked velocity of generated moves against the",
-        f"reference's, {options.samples} samples a set; held out are directions from 20° to 70°.",
+        "48 references of conditions never trained on. Cosines: tracked velocity of generated moves against",
+        f"the reference's, {options.samples} samples a set; held out are directions from 20° to 70°.",
         "",
         "| variant | loss no LoRA | matched | shuffled | cosine seen | held out | no LoRA | shuffled |",
         "|---|---|---|---|---|---|---|---|",

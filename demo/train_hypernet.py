@@ -126,7 +126,10 @@ def main() -> None:
         config = core_module("training.config")
         sections = config.read_config(
             options.config,
-            {"training": core_module("training.settings").TrainingSettings, "hypernet": HypernetShape},
+            {
+                "training": core_module("training.settings").TrainingSettings,
+                "hypernet": core_module("training.hypernet_settings").HypernetSettings,
+            },
         )
         settings, shape = sections["training"], sections["hypernet"]
         changes = {} if options.minutes is None else {"max_minutes": options.minutes}
@@ -139,7 +142,9 @@ def main() -> None:
         motion_file = options.models / "animatediff_models" / "video2lora-demo-motion.safetensors"
         model, clip, _ = backbone.load_small_checkpoint(str(base_file))
         model = animatediff.attach_motion_model(model, str(motion_file))
-        targets = host_module("target_layers").list_targets(model, feed_forward=True)
+        targets = host_module("target_layers").list_targets(
+            model, feed_forward=shape.layers == "attention_feed_forward"
+        )
         data = load_file(options.data)
         with training.training_mode():
             torch.manual_seed(settings.seed)
@@ -161,7 +166,7 @@ def main() -> None:
                 )
                 for label, rows in split_rows(kinds).items()
             }
-            hypernet = make_hypernet(targets, shape)
+            hypernet = shape.create(targets, 4, model.model.latent_format.scale_factor, "sd1", settings.seed)
             if options.init is not None:
                 hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
             denoiser = training.HostDenoiser(model, targets)
@@ -189,38 +194,6 @@ def overridden(settings, changes: dict, pairs: list[str]):
         kind = type(getattr(settings, name))
         changes[name] = text == "true" if kind is bool else kind(text)
     return replace(settings, **changes)
-
-
-@dataclass(frozen=True)
-class HypernetShape:
-    """The section [hypernet] of the config: sizes of the hypernetwork."""
-
-    rank: int = field(default=1, metadata={"help": "rank of the LoRA", "choices": ()})
-    down_dim: int = field(default=48, metadata={"help": "rows of A_aux", "choices": ()})
-    up_dim: int = field(default=48, metadata={"help": "columns of B_aux", "choices": ()})
-    decoder_blocks: int = field(default=2, metadata={"help": "decoder blocks", "choices": ()})
-    sample_iters: int = field(default=2, metadata={"help": "refinements", "choices": ()})
-    context: str = field(
-        default="stem", metadata={"help": "context kind", "choices": ("none", "fourier", "stem")}
-    )
-
-
-def make_hypernet(targets, shape: HypernetShape):
-    """An untrained hypernetwork for the demo's backbone."""
-    from comfy_pack import core_module
-
-    context = core_module("context").ContextConfig(kind=shape.context, width=64, hidden=48, grid=(4, 4, 4))
-    return core_module("model").Video2LoRA.create(
-        targets,
-        latent_channels=4,
-        rank=shape.rank,
-        down_dim=shape.down_dim,
-        up_dim=shape.up_dim,
-        decoder_blocks=shape.decoder_blocks,
-        sample_iters=shape.sample_iters,
-        context=context,
-        base_weights=True,
-    )
 
 
 def split_rows(kinds: list[str]) -> dict[str, Tensor]:

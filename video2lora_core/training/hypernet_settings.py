@@ -43,10 +43,19 @@ class HypernetSettings:
         "none: the paper's.",
         KINDS,
     )
+    stem_width: int = setting(64, "Channels of a stem token.")
+    stem_hidden: int = setting(32, "Channels inside the stem.")
+    stem_grid: tuple[int, ...] = setting((4, 4, 4), "Tokens of the stem along time, height and width.")
     base_weights: bool = setting(
         True,
         "A learned constant per layer, down random and up zero. Without it small runs stalled or diverged.",
     )
+
+    def context_config(self) -> ContextConfig:
+        """How references are read. Raises Video2LoRAError for sizes out of range."""
+        return ContextConfig(
+            self.context, width=self.stem_width, hidden=self.stem_hidden, grid=self.stem_grid
+        )
 
     def create(
         self,
@@ -79,7 +88,7 @@ class HypernetSettings:
                 up_dim=self.up_dim,
                 decoder_blocks=self.decoder_blocks,
                 sample_iters=self.sample_iters,
-                context=ContextConfig(self.context),
+                context=self.context_config(),
                 base_weights=self.base_weights,
                 backbone=backbone,
                 latent_scale=latent_scale,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..context import ContextConfig
 from ..hypernetwork import HyperNetwork
 from .hypernet_settings import HypernetSettings
 
@@ -134,7 +133,7 @@ def trained_parameters(backbone: BackboneShape, hypernet: HypernetSettings, chan
             hypernet.up_dim,
             hypernet.decoder_blocks,
             hypernet.sample_iters,
-            ContextConfig(hypernet.context),
+            hypernet.context_config(),
             hypernet.base_weights,
         )
     own = sum(parameter.numel() for parameter in network.parameters())
