@@ -115,3 +115,15 @@ def test_the_caption_of_content_says_nothing_of_what_happens(clips):
     seen_words = {*clips.SHAPES, *clips.SHAPE_COLORS, *clips.FIELD_COLORS, *clips.PATTERNS}
     for i in range(64):
         assert set(clips.content_caption(content, i).replace(",", "").split()) <= seen_words
+
+
+def test_played_backwards_is_what_the_reversed_clip_shows(clips):
+    generator = torch.Generator().manual_seed(3)
+    for kind in clips.KINDS:
+        semantics = clips.draw_semantics((kind,), 3, generator)
+        content = clips.draw_content(3, generator)
+        turned, reversible = clips.played_backwards(semantics)
+        assert bool(reversible.all()) == (kind not in ("tint", "wipe"))
+        if reversible.all():
+            backwards = clips.render(content, semantics).flip(2)
+            assert torch.allclose(clips.render(content, turned), backwards, atol=1e-4), kind
