@@ -8,6 +8,7 @@ import torch
 
 from tests.host.training_clips import DIRECTIONS, write_clip, write_dataset
 from video2lora_core.errors import Video2LoRAError
+from video2lora_core.targets import LayerTarget
 from video2lora_core.training import Processes
 from video2lora_core.training.augment import AUGMENTATIONS, augment_clip
 from video2lora_core.training.batch import sample_references
@@ -236,6 +237,17 @@ def test_config_files_are_read_and_checked(tmp_path):
     as_json = tmp_path / "a.json"
     as_json.write_text(json.dumps({"training": {"steps": 5, "head_rate": 1}, "data": {"heldout": ["up"]}}))
     assert read_config(as_json, SECTIONS) == sections
+
+
+def test_the_sizes_of_the_stem_are_settings(tmp_path):
+    toml = tmp_path / "a.toml"
+    toml.write_text("[hypernet]\nstem_width = 24\nstem_hidden = 8\nstem_grid = [2, 3, 3]\n")
+    settings = read_config(toml, SECTIONS)["hypernet"]
+    targets = [LayerTarget("motion.a", 12, 12, "temporal"), LayerTarget("unet.b", 12, 16, "spatial")]
+    context = settings.create(targets, 4, 0.18215, "sd1", seed=0).config.context
+    assert (context.kind, context.width, context.hidden, context.grid) == ("stem", 24, 8, (2, 3, 3))
+    with pytest.raises(Video2LoRAError, match="grid has three"):
+        dataclasses.replace(settings, stem_grid=(2, 3)).create(targets, 4, 0.18215, "sd1", seed=0)
 
 
 @pytest.mark.parametrize(
