@@ -102,6 +102,11 @@ class BackboneNet(nn.Module):
             if isinstance(module, transformer):
                 nn.init.zeros_(module.proj_out.weight)
         nn.init.zeros_(self.unet.out[-1].weight)
+        # The text encoder starts as a table of words: its layers add nothing until they have learned to.
+        nn.init.normal_(self.text.text_model.embeddings.position_embedding.weight, std=0.1)
+        for layer in self.text.text_model.encoder.layers:
+            nn.init.zeros_(layer.self_attn.out_proj.weight)
+            nn.init.zeros_(layer.mlp.fc2.weight)
 
     @torch.no_grad()
     def oppose(self, pairs: list[tuple[int, int]]) -> None:
@@ -156,11 +161,25 @@ class BackboneNet(nn.Module):
 
     def unet_state(self) -> dict[str, Tensor]:
         """The UNet's own weights, as if no motion module were injected."""
-        return ejected_state(self.unet)
+        state = self.unet.state_dict()
+        return {bare: state[key] for key, bare in ejected_names(self.unet).items()}
+
+    def load_exported(self, checkpoint: dict[str, Tensor], motion: dict[str, Tensor]) -> None:
+        """Takes the weights of an exported checkpoint and motion module (see export_backbone.py)."""
+        state = {
+            key: checkpoint[f"model.diffusion_model.{bare}"] for key, bare in ejected_names(self.unet).items()
+        }
+        self.unet.load_state_dict(state, strict=False)
+        self.motion.load_state_dict(motion)
+        table = "text_model.embeddings.token_embedding.weight"
+        prefix = "cond_stage_model.transformer."
+        text = {k.removeprefix(prefix): v for k, v in checkpoint.items() if k.startswith(prefix)}
+        self.text.load_state_dict(text | {table: text[table][self.vocabulary]}, strict=False)
 
 
-def ejected_state(unet: nn.Module) -> dict[str, Tensor]:
-    """State dict of a UNet with the injected modules left out and the positions after them moved back."""
+def ejected_names(unet: nn.Module) -> dict[str, str]:
+    """Every weight of a UNet with injected modules, those left out, to its name without them: the positions
+    after an injected module move back by one."""
     places = {
         f"{name}.{position}"
         for name, block in unet.named_modules()
@@ -168,8 +187,8 @@ def ejected_state(unet: nn.Module) -> dict[str, Tensor]:
         for position, layer in enumerate(block)
         if isinstance(layer, Injected)
     }
-    state = {}
-    for key, value in unet.state_dict().items():
+    names = {}
+    for key in unet.state_dict():
         parts = key.split(".")
         for depth in range(1, len(parts) - 1):
             prefix = ".".join(parts[:depth])
@@ -183,8 +202,8 @@ def ejected_state(unet: nn.Module) -> dict[str, Tensor]:
             if int(parts[depth]) > at:
                 parts[depth] = str(int(parts[depth]) - 1)
         else:
-            state[".".join(parts)] = value
-    return state
+            names[key] = ".".join(parts)
+    return names
 
 
 @torch.no_grad()

@@ -57,10 +57,9 @@ def vocabulary(tokens: CaptionTokens) -> Tensor:
 
 
 def full_captions(content: clips.Content, semantics: clips.Semantics) -> tuple[list[str], list[str]]:
-    """What is seen, and what is seen and happens, for every clip."""
+    """What is seen, and what happens and is seen, for every clip."""
     seen = [clips.content_caption(content, i) for i in range(len(semantics))]
-    happens = [clips.semantics_caption(semantics, i) for i in range(len(semantics))]
-    return seen, [f"{a}, {b}" if b else a for a, b in zip(seen, happens, strict=True)]
+    return seen, [clips.full_caption(content, semantics, i) for i in range(len(semantics))]
 
 
 def opposite_rows(tokens: CaptionTokens, known: Tensor) -> list[tuple[int, int]]:

@@ -236,12 +236,13 @@ def _level(amount: float) -> str:
     return ("slow", "medium", "fast")[min(2, int(amount * 3))]
 
 
-HEADINGS = ("right", "right down", "down", "left down", "left", "left up", "up", "right up")
-
-
 def _heading(angle: float) -> str:
-    """The nearest of eight directions in words; 0 is right, a quarter turn is down."""
-    return HEADINGS[round(angle / (math.pi / 4)) % 8]
+    """The direction in four words that add up to it, e.g. "right right right down"; 0 is right, a quarter
+    turn is down. Sixteen directions, each said at the same length."""
+    x, y = math.cos(angle), math.sin(angle)
+    along = round(4 * abs(x) / (abs(x) + abs(y)))
+    words = ["right" if x > 0 else "left"] * along + ["down" if y > 0 else "up"] * (4 - along)
+    return " ".join(words)
 
 
 HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
@@ -268,6 +269,12 @@ def semantics_caption(semantics: Semantics, i: int) -> str:
             return f"roll {'right' if semantics.sign[i] > 0 else 'left'}"
         case _:
             return kind.replace("_", " ")
+
+
+def full_caption(content: Content, semantics: Semantics, i: int) -> str:
+    """What happens, then what is seen, in clip i."""
+    seen, happens = content_caption(content, i), semantics_caption(semantics, i)
+    return f"{happens}, {seen}" if happens else seen
 
 
 def make_visible(content: Content, semantics: Semantics) -> Content:

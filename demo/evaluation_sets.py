@@ -64,6 +64,5 @@ class Scene:
         return Scene(content, self.prompts[few], self.noise[few])
 
     def told(self, semantics: clips.Semantics) -> list[str]:
-        """The prompts with what happens added in words."""
-        words = [clips.semantics_caption(semantics, i) for i in range(len(semantics))]
-        return [f"{seen}, {happens}" for seen, happens in zip(self.prompts, words, strict=True)]
+        """Prompts that also say what happens, in words."""
+        return [clips.full_caption(self.content, semantics, i) for i in range(len(semantics))]

@@ -1,8 +1,8 @@
 """Trains the demo's backbone (UNet, motion modules, text encoder) on procedural clips, by wall-clock.
 
-    python demo/train_base.py --minutes 75
+    accelerate launch --cpu --num_processes 2 demo/train_base.py --minutes 75
 
-The plain diffusion objective in v-prediction. Captions say what is seen and, for all but still clips, what
+The plain diffusion objective in v-prediction, in one process or several that average their gradients. Captions say what is seen and, for all but still clips, what
 happens; so a prompt that says nothing about motion gives a still clip. Saves its whole state every few
 minutes and resumes.
 """
@@ -18,11 +18,13 @@ from pathlib import Path
 import bootstrap
 import clips
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-KIND_WEIGHTS = {"still": 0.10, "move": 0.55, "pan": 0.06}  # the other kinds share the rest evenly
+KIND_WEIGHTS = {"still": 0.14, "move": 0.42, "pan": 0.06}  # the other kinds share the rest evenly
 EMPTY_CAPTIONS = 0.03
-HIGH_NOISE_SHARE = 0.7
+HIGH_NOISE = (0.5, 0.5)  # this share of the draws comes from above this part of the schedule
+PROBE_EVERY = 500
 ENCODE_PER_STEP = 3
 
 
@@ -36,10 +38,11 @@ def draw_kinds(count: int, generator: torch.Generator) -> clips.Semantics:
 
 
 def draw_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
-    """Noise levels, three in four from the upper half: there it is decided where things go."""
-    high = torch.rand(count, generator=generator) < HIGH_NOISE_SHARE
+    """Noise levels, most of them from the upper half: there it is decided where things go."""
+    share, above = HIGH_NOISE
+    high = torch.rand(count, generator=generator) < share
     u = torch.rand(count, generator=generator)
-    return (torch.where(high, 0.4 + 0.6 * u, u) * timesteps).long().clamp(max=timesteps - 1)
+    return (torch.where(high, above + (1 - above) * u, u) * timesteps).long().clamp(max=timesteps - 1)
 
 
 class FastEncoder:
@@ -101,6 +104,43 @@ class LatentPool:
         return torch.stack(latents).float(), torch.stack(ids)
 
 
+def make_net(tokens, init: Path | None) -> nn.Module:
+    """A backbone with fresh weights, or with those of the exported models in the folder `init`."""
+    from backbone_net import BackboneNet
+    from captions import opposite_rows, vocabulary
+    from demo_models import BACKBONE, MOTION
+
+    known = vocabulary(tokens)
+    net = BackboneNet(known)
+    if init is None:
+        net.oppose(opposite_rows(tokens, known))
+    else:
+        net.load_exported(*(load_file(init / file) for file in (BACKBONE, MOTION)))
+    return net
+
+
+def pair_errors(net: nn.Module, pool: LatentPool, pairs: int, sigmas: Tensor, generator: torch.Generator):
+    """Timesteps (2 * pairs,) and squared errors of v (2 * pairs,) of random clips.
+
+    A pair shares its noise and its noise level: what is left of its gradients is the direction.
+    """
+    latents, ids = pool.draw_pairs(pairs)
+    t = draw_timesteps(pairs, len(sigmas), generator).repeat_interleave(2)
+    sigma = sigmas[t].view(-1, 1, 1, 1, 1)
+    scale = (sigma.square() + 1).sqrt()
+    noise = torch.randn(pairs, *latents.shape[1:], generator=generator).repeat_interleave(2, 0)
+    v = net((latents + sigma * noise) / scale, t.float(), net.encode_text(ids))
+    return t, (v - (noise - sigma * latents) / scale).square().mean((1, 2, 3, 4))
+
+
+def report(step: int, done: float, losses: list[tuple[Tensor, Tensor]]) -> None:
+    """Prints the mean loss since the last report, and by quarters of the noise schedule."""
+    ts, es = (torch.cat(x) for x in zip(*losses, strict=True))
+    buckets = [es[(ts >= low) & (ts < low + 250)].mean().item() for low in range(0, 1000, 250)]
+    text = " ".join(f"{b:.3f}" for b in buckets)
+    print(f"{step:6d} {done:5.1%} loss {es.mean():.4f} by noise {text}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -112,54 +152,57 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=75, help="wall-clock minutes, counted over all resumes"
     )
-    parser.add_argument("--batch", type=int, default=16, help="clips a step")
+    parser.add_argument("--batch", type=int, default=16, help="clips a step and process")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init", type=Path, help="start from the exported models in this folder")
     options = parser.parse_args()
     bootstrap.import_host()
-    from backbone_net import BackboneNet, sigma_table
+    from backbone_net import sigma_table
+    from base_probe import DirectionProbe
     from base_state import load_state, save_state
-    from captions import CaptionTokens, opposite_rows, vocabulary
+    from captions import CaptionTokens
     from muon import MuonAdamW
 
+    from video2lora_core.training.processes import Processes
+
+    processes = Processes.start("cpu")
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     tokens = CaptionTokens()
-    known = vocabulary(tokens)
-    net = BackboneNet(known)
-    net.oppose(opposite_rows(tokens, known))
+    net = make_net(tokens, options.init)
     ema = copy.deepcopy(net).requires_grad_(False)
     optimizer = MuonAdamW(net, options.rate, lambda name: "embedding" not in name)
     step, spent = 0, 0.0
     if options.state.exists():
         step, spent = load_state(options.state, net, ema, optimizer)
-    generator = torch.Generator().manual_seed(options.seed + step)
+    generator = torch.Generator().manual_seed(1000 * options.seed + step + 10**6 * processes.rank)
     pool = LatentPool(FastEncoder(options.vae), tokens, 4096, generator)
     for _ in range(8):
         pool.refresh(48)
+    probe = DirectionProbe(options.vae, tokens) if processes.is_main else None
+    parameters = [p for p in net.parameters() if p.requires_grad]
     sigmas = sigma_table()
     started, last_save, losses = time.monotonic() - spent, time.monotonic(), []
-    while (done := (time.monotonic() - started) / (60 * options.minutes)) < 1:
+    while True:
+        # One clock for all: a process that stopped a step early would leave the others waiting.
+        elapsed = float(processes.mean(torch.tensor(time.monotonic() - started, dtype=torch.float64)))
+        done = elapsed / (60 * options.minutes)
+        if processes.is_main and (done >= 1 or time.monotonic() - last_save > 180):
+            last_save = time.monotonic()
+            save_state(options.state, net, ema, optimizer, step, elapsed)
+        if done >= 1:
+            break
         for group in optimizer.param_groups:
-            cosine = 0.5 * (
-                1 + math.cos(math.pi * max(0.0, (done - 0.5) / 0.5))
-            )  # flat, then down in the last half
+            cosine = 0.5 * (1 + math.cos(math.pi * max(0.0, (done - 0.5) / 0.5)))  # flat, then down
             group["lr"] = options.rate * min(1, (step + 1) / 100) * (0.03 + 0.97 * cosine)
         pool.refresh(ENCODE_PER_STEP)
-        latents, ids = pool.draw_pairs(options.batch // 2)
-        # A pair shares its noise and its noise level: what is left of its gradients is the direction.
-        t = draw_timesteps(options.batch // 2, len(sigmas), generator).repeat_interleave(2)
-        sigma = sigmas[t].view(-1, 1, 1, 1, 1)
-        scale = (sigma.square() + 1).sqrt()
-        noise = torch.randn(len(latents) // 2, *latents.shape[1:], generator=generator).repeat_interleave(
-            2, 0
-        )
-        v = net((latents + sigma * noise) / scale, t.float(), net.encode_text(ids))
-        errors = (v - (noise - sigma * latents) / scale).square().mean((1, 2, 3, 4))
+        t, errors = pair_errors(net, pool, options.batch // 2, sigmas, generator)
         optimizer.zero_grad()
         errors.mean().backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        processes.average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
         decay = min(0.997, 1 - 1 / (0.1 * step + 1))
@@ -167,15 +210,16 @@ def main() -> None:
             for average, value in zip(ema.parameters(), net.parameters(), strict=True):
                 average.lerp_(value, 1 - decay)
         losses.append((t, errors.detach()))
-        if step % 25 == 0:
-            ts, es = (torch.cat(x) for x in zip(*losses, strict=True))
-            buckets = [es[(ts >= low) & (ts < low + 250)].mean().item() for low in range(0, 1000, 250)]
-            text = " ".join(f"{b:.3f}" for b in buckets)
-            print(f"{step:6d} {done:5.1%} loss {es.mean():.4f} by noise {text}", flush=True)
+        if step % 50 == 0 and processes.is_main:
+            report(step, done, losses)
             losses = []
-        if time.monotonic() - last_save > 180 or (time.monotonic() - started) / (60 * options.minutes) >= 1:
-            last_save = time.monotonic()
-            save_state(options.state, net, ema, optimizer, step, time.monotonic() - started)
+        if step % PROBE_EVERY == 0 and processes.is_main:
+            cosine, ratio = probe(ema)
+            print(f"{step:6d} told in words: velocity cosine {cosine:.3f}, speed ratio {ratio:.2f}", flush=True)
+    if processes.is_main:
+        cosine, ratio = probe(ema)
+        print(f"{step:6d} told in words: velocity cosine {cosine:.3f}, speed ratio {ratio:.2f}", flush=True)
+    processes.finish()
 
 
 if __name__ == "__main__":

@@ -45,10 +45,12 @@ def bare_vae() -> nn.Module:
 
 
 def load_vae(path: Path) -> nn.Module:
-    """A trained VAE, without the encoder blocks that are not live."""
+    """A trained VAE, without the encoder blocks that are not live; from a file of its own or from a
+    checkpoint with a UNet."""
     vae = bare_vae()
     live = {name for name, parameter in vae.named_parameters() if parameter.requires_grad}
-    state = {name: value.float() for name, value in load_file(path).items() if name in live}
+    tensors = {name.removeprefix("first_stage_model."): value for name, value in load_file(path).items()}
+    state = {name: value.float() for name, value in tensors.items() if name in live}
     vae.load_state_dict(state, strict=False)
     return vae.to(memory_format=torch.channels_last)
 
