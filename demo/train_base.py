@@ -1,6 +1,6 @@
 """Trains the demo's backbone (UNet, motion modules, text encoder) on procedural clips, by wall-clock.
 
-    accelerate launch --cpu --num_processes 2 demo/train_base.py --minutes 75
+    accelerate launch --multi_gpu --num_processes 2 demo/train_base.py --minutes 80
 
 The plain diffusion objective in v-prediction, in one process or several that average their gradients. Captions say what is seen and, for all but still clips, what
 happens; so a prompt that says nothing about motion gives a still clip. Saves its whole state every few
@@ -150,7 +150,7 @@ def main() -> None:
         "--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.safetensors"
     )
     parser.add_argument(
-        "--minutes", type=float, default=75, help="wall-clock minutes, counted over all resumes"
+        "--minutes", type=float, default=80, help="wall-clock minutes, counted over all resumes"
     )
     parser.add_argument("--batch", type=int, default=16, help="clips a step and process")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")

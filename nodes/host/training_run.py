@@ -199,6 +199,7 @@ def _make_trainer(
         "clips": sum(len(paths) for paths in training.values()),
         "frames": job.data.frames,
         "size": [job.data.width, job.data.height],
+        "processes": processes.count,
     }
     return Trainer(
         hypernet,

@@ -67,15 +67,24 @@ def test_one_command_trains_and_leaves_a_usable_hypernetwork(host, whole):
     assert {("seen", "left"), ("seen", "right"), ("seen", "all"), ("heldout", "up")} <= rows
 
 
-def test_two_processes_give_the_losses_of_one(job, whole):
+def trained_by(host, folder):
+    """What the result says of its own training."""
+    return host.core.Video2LoRA.load(folder / "hypernet.safetensors").config.training
+
+
+def test_two_processes_give_the_losses_of_one(host, job, whole):
     folder = job.parent / "two"
+    # accelerate starts several processes on one machine under --multi_gpu alone; the script's --cpu keeps
+    # them off GPUs.  Under its own --cpu it would start one and say nothing.
     launcher = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
         "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
         "--main_process_port", "0",
     ]  # fmt: skip
     run = train(job, folder, launcher=launcher)
     assert run.wait(timeout=250) == 0, run.stderr.read()
+    counts = [trained_by(host, output)["processes"] for output in (whole, folder)]
+    assert counts == [1, 2]
     for one, two in zip(losses(whole), losses(folder), strict=True):
         assert float(one["loss"]) == pytest.approx(float(two["loss"]), abs=1e-5)
     for name, value in last_state(whole).items():
