@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=bootstrap.ROOT / "demo" / "training" / "dataset.safetensors"
     )
-    parser.add_argument("--conditions", type=int, default=2000)
+    parser.add_argument("--conditions", type=int, default=4000)
     parser.add_argument("--clips", type=int, default=3, help="clips a condition")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")

@@ -1,6 +1,6 @@
 """Trains the demo's hypernetwork with the pack's own trainer, on procedural clips encoded by make_dataset.py.
 
-    python demo/train_hypernet.py --config demo/hypernet.toml --out demo/training/hypernet
+    accelerate launch --multi_gpu --num_processes 2 demo/train_hypernet.py --config demo/hypernet.toml
 
 The source of clips is the only thing of its own: pairs of clips of one condition, any direction, speed or
 hue, none of the held-out ones. Resumes when the output folder holds checkpoints.
@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULT = "hypernet.safetensors"
+UNSEEN_EVERY = 20  # one condition in so many is never trained on
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
@@ -98,6 +100,92 @@ def encode_texts(clip, ids: Tensor) -> Tensor:
     return torch.cat(rows)[inverse].unflatten(0, ids.shape[:2]).half()
 
 
+def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
+    """The clips to train on, and those of conditions kept to watch the gap between matched and shuffled."""
+    import clips
+
+    kinds = [clips.KINDS[k] for k in data["semantics.kind"].tolist()]
+    reversible = reversible_rows(data)
+    contexts = [
+        encode_texts(clip, data[f"{name}_ids"]).clone() for name in ("content", "full", "full_backwards")
+    ]
+    rows = torch.arange(len(kinds))
+    kept = rows % UNSEEN_EVERY == 0
+    parts = {"train": rows[~kept], "unseen": rows[kept]}
+    return {
+        label: PairSource(data["latents"], *contexts, kinds, reversible, part)
+        for label, part in parts.items()
+    }
+
+
+def load_backbone(models: Path, feed_forward: bool):
+    """The demo's MODEL with its motion module, its CLIP, and the layers that get a LoRA."""
+    from comfy_pack import host_module
+    from demo_models import BACKBONE, MOTION
+
+    model, clip, _ = host_module("backbone").load_small_checkpoint(str(models / BACKBONE))
+    model = host_module("animatediff").attach_motion_model(model, str(models / MOTION))
+    return model, clip, host_module("target_layers").list_targets(model, feed_forward=feed_forward)
+
+
+def read_settings(options: argparse.Namespace):
+    """The trainer's settings and the hypernetwork's, from the config file and the command line."""
+    from comfy_pack import core_module
+
+    sections = core_module("training.config").read_config(
+        options.config,
+        {
+            "training": core_module("training.settings").TrainingSettings,
+            "hypernet": core_module("training.hypernet_settings").HypernetSettings,
+        },
+    )
+    changes = {} if options.minutes is None else {"max_minutes": options.minutes}
+    changes |= {} if options.seed is None else {"seed": options.seed}
+    settings = overridden(sections["training"], changes, options.set)
+    return settings, overridden(sections["hypernet"], {}, options.shape)
+
+
+def overridden(settings, changes: dict, pairs: list[str]):
+    """A settings object with `changes` and with "name=value" pairs in place of its own values."""
+    changes = dict(changes)
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        kind = type(getattr(settings, name))
+        changes[name] = text == "true" if kind is bool else kind(text)
+    return replace(settings, **changes)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains or resumes; leaves hypernet.safetensors in the output folder."""
+    from comfy_pack import core_module, host_module
+
+    processes = core_module("training.processes").Processes.start("cpu")
+    settings, shape = read_settings(options)
+    model, clip, targets = load_backbone(options.models, shape.layers == "attention_feed_forward")
+    training = host_module("training")
+    with training.training_mode():
+        torch.manual_seed(settings.seed)
+        sources = make_sources(load_file(options.data), clip)
+        scale = model.model.latent_format.scale_factor
+        hypernet = shape.create(targets, 4, scale, "sd1", settings.seed)
+        if options.init is not None:
+            hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
+        loop = core_module("training.loop").Trainer(
+            hypernet,
+            training.HostDenoiser(model, targets),
+            sources["train"],
+            settings,
+            evaluation={"unseen": sources["unseen"]},
+            folder=options.out,
+            processes=processes,
+        )
+        loop.resume()
+        result = loop.run()
+    if processes.is_main and result.checkpoint is not None:
+        shutil.copy(result.checkpoint / RESULT, options.out / RESULT)
+    processes.finish()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -115,96 +203,15 @@ def main() -> None:
     parser.add_argument(
         "--shape", nargs="*", default=[], metavar="NAME=VALUE", help="overrides sizes of the hypernetwork"
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    from comfy_pack import core_module, host_module, start_host
+    from comfy_pack import start_host
 
     with tempfile.TemporaryDirectory() as base:
         start_host(Path(base))
         torch.set_num_threads(options.threads)
-        config = core_module("training.config")
-        sections = config.read_config(
-            options.config,
-            {
-                "training": core_module("training.settings").TrainingSettings,
-                "hypernet": core_module("training.hypernet_settings").HypernetSettings,
-            },
-        )
-        settings, shape = sections["training"], sections["hypernet"]
-        changes = {} if options.minutes is None else {"max_minutes": options.minutes}
-        changes |= {} if options.seed is None else {"seed": options.seed}
-        settings = overridden(settings, changes, options.set)
-        shape = overridden(shape, {}, options.shape)
-        backbone, animatediff = host_module("backbone"), host_module("animatediff")
-        training = host_module("training")
-        base_file = options.models / "video2lora_backbones" / "video2lora-demo-base.safetensors"
-        motion_file = options.models / "animatediff_models" / "video2lora-demo-motion.safetensors"
-        model, clip, _ = backbone.load_small_checkpoint(str(base_file))
-        model = animatediff.attach_motion_model(model, str(motion_file))
-        targets = host_module("target_layers").list_targets(
-            model, feed_forward=shape.layers == "attention_feed_forward"
-        )
-        data = load_file(options.data)
-        with training.training_mode():
-            torch.manual_seed(settings.seed)
-            import clips
-
-            kinds = [clips.KINDS[k] for k in data["semantics.kind"].tolist()]
-            reversible = reversible_rows(data)
-            contexts = [
-                encode_texts(clip, data[f"{name}_ids"]).clone()
-                for name in ("content", "full", "full_backwards")
-            ]
-            sources = {
-                label: PairSource(
-                    data["latents"],
-                    *contexts,
-                    kinds,
-                    reversible,
-                    rows,
-                )
-                for label, rows in split_rows(kinds).items()
-            }
-            hypernet = shape.create(targets, 4, model.model.latent_format.scale_factor, "sd1", settings.seed)
-            if options.init is not None:
-                hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
-            denoiser = training.HostDenoiser(model, targets)
-            loop = core_module("training.loop").Trainer(
-                hypernet,
-                denoiser,
-                sources["train"],
-                settings,
-                evaluation={"unseen": sources["unseen"]},
-                folder=options.out,
-            )
-            loop.resume()
-            result = loop.run()
-        if result.checkpoint is not None:
-            trained = result.checkpoint / "hypernet.safetensors"
-            if trained.exists():
-                shutil.copy(trained, options.out / "hypernet.safetensors")
-
-
-def overridden(settings, changes: dict, pairs: list[str]):
-    """A settings object with `changes` and with "name=value" pairs in place of its own values."""
-    changes = dict(changes)
-    for pair in pairs:
-        name, _, text = pair.partition("=")
-        kind = type(getattr(settings, name))
-        changes[name] = text == "true" if kind is bool else kind(text)
-    return replace(settings, **changes)
-
-
-def split_rows(kinds: list[str]) -> dict[str, Tensor]:
-    """Conditions for training, and one in twenty kept to watch the gap on conditions never trained on.
-
-    Moves are drawn three times as often as the rest: directions are the hardest to learn.
-    """
-    rows = torch.arange(len(kinds))
-    train = rows[rows % 20 != 0]
-    moves = train[torch.tensor([kinds[row] == "move" for row in train.tolist()])]
-    return {"train": torch.cat([train, moves, moves]), "unseen": rows[rows % 20 == 0]}
+        train(options)
 
 
 if __name__ == "__main__":
