@@ -29,6 +29,8 @@ class ContextConfig:
     hidden: channels inside the stem, after the multiplication.
     grid: tokens of the stem along (T, H, W).
     embedding: size of the stem's pooled embedding, used by an auxiliary training loss.
+    summary: add the pooled embedding to every token of the stem, so that what the whole clip does reaches the
+        decoder before its attention has learned where to look.
     """
 
     kind: str = "none"
@@ -37,12 +39,15 @@ class ContextConfig:
     hidden: int = 32
     grid: tuple[int, int, int] = (4, 4, 4)
     embedding: int = 64
+    summary: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise Video2LoRAError(f"Unknown context kind {self.kind!r}; use one of {', '.join(KINDS)}.")
         object.__setattr__(self, "grid", tuple(self.grid))
         sizes = [self.frequencies, self.width, self.hidden, self.embedding, *self.grid]
+        if not isinstance(self.summary, bool):
+            raise Video2LoRAError(f"The context setting summary is {self.summary!r}; it is true or false.")
         whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
         if len(self.grid) != 3 or not whole or min(sizes) < 1 or max(sizes) > 4096:
             raise Video2LoRAError(
@@ -134,9 +139,22 @@ class StemContext(nn.Module):
         self.positions = nn.Parameter(torch.normal(0.0, 0.1, (tokens, config.width)))
         self.norm = nn.LayerNorm(config.width)
         self.embed = nn.Linear(tokens * config.width, config.embedding)
+        self.spread = nn.Linear(config.embedding, config.width) if config.summary else None
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (B, C, T, H, W) of any T, H, W -> tokens (B, grid cells, width), float32 at least."""
+        tokens = self._local_tokens(latents)
+        if self.spread is None:
+            return tokens
+        embedding = self._embedding(tokens)
+        even = F.layer_norm(embedding, embedding.shape[-1:])
+        return tokens + F.linear(even, *_cast(self.spread, tokens.dtype))[:, None]
+
+    def pooled(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, T, H, W) -> one embedding per reference (B, embedding); positions stay apart."""
+        return self._embedding(self._local_tokens(latents))
+
+    def _local_tokens(self, latents: Tensor) -> Tensor:
         dtype = torch.promote_types(self.conv.weight.dtype, torch.float32)
         latents = latents.to(dtype)
         volume = torch.cat((latents, temporal_difference(latents)), dim=1)
@@ -146,9 +164,7 @@ class StemContext(nn.Module):
         tokens = F.linear(pooled, *_cast(self.proj, dtype)) + self.positions.to(dtype)
         return F.layer_norm(tokens, self.norm.normalized_shape, *_cast(self.norm, dtype), self.norm.eps)
 
-    def pooled(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, T, H, W) -> one embedding per reference (B, embedding); positions stay apart."""
-        tokens = self.forward(latents)
+    def _embedding(self, tokens: Tensor) -> Tensor:
         return F.linear(tokens.flatten(1), *_cast(self.embed, tokens.dtype))
 
 

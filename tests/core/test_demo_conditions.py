@@ -117,6 +117,20 @@ def test_the_caption_of_content_says_nothing_of_what_happens(clips):
         assert set(clips.content_caption(content, i).replace(",", "").split()) <= seen_words
 
 
+def test_words_of_a_direction_add_up_to_it(clips):
+    steps = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+    semantics = clips.draw_semantics(("move",), 200, generator(4))
+    content = clips.draw_content(200, generator(5))
+    for i in range(200):
+        happens, *seen = clips.full_caption(content, semantics, i).split(", ")
+        assert ", ".join(seen) == clips.content_caption(content, i)
+        verb, *heading, speed = happens.split()
+        assert verb == "moves" and speed in ("slow", "medium", "fast") and len(heading) == 4
+        x, y = (sum(steps[word][axis] for word in heading) for axis in (0, 1))
+        off = math.remainder(math.atan2(y, x) - float(semantics.angle[i]), 2 * math.pi)
+        assert abs(math.degrees(off)) < 14
+
+
 def test_played_backwards_is_what_the_reversed_clip_shows(clips):
     generator = torch.Generator().manual_seed(3)
     for kind in clips.KINDS:

@@ -33,7 +33,7 @@ class EchoModels:
             )
             semantics.amount = semantics.amount * min(strength, 1.0)
         content = clips.draw_content(count, torch.Generator().manual_seed(1))
-        words = [caption.replace(",", "").split() for caption in captions]
+        words = [caption.replace(",", "").split()[-4:] for caption in captions]  # what is seen comes last
         tables = {
             "color": tuple(clips.SHAPE_COLORS),
             "shape": clips.SHAPES,

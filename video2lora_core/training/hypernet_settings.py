@@ -46,6 +46,11 @@ class HypernetSettings:
     stem_width: int = setting(64, "Channels of a stem token.")
     stem_hidden: int = setting(32, "Channels inside the stem.")
     stem_grid: tuple[int, ...] = setting((4, 4, 4), "Tokens of the stem along time, height and width.")
+    stem_summary: bool = setting(
+        True,
+        "Every token also carries the stem's embedding of the whole clip. Without it the decoder took far "
+        "longer to hear directions.",
+    )
     base_weights: bool = setting(
         True,
         "A learned constant per layer, down random and up zero. Without it small runs stalled or diverged.",
@@ -54,7 +59,11 @@ class HypernetSettings:
     def context_config(self) -> ContextConfig:
         """How references are read. Raises Video2LoRAError for sizes out of range."""
         return ContextConfig(
-            self.context, width=self.stem_width, hidden=self.stem_hidden, grid=self.stem_grid
+            self.context,
+            width=self.stem_width,
+            hidden=self.stem_hidden,
+            grid=self.stem_grid,
+            summary=self.stem_summary,
         )
 
     def create(
