@@ -31,6 +31,8 @@ class ContextConfig:
     embedding: size of the stem's pooled embedding, used by an auxiliary training loss.
     summary: add the pooled embedding to every token of the stem, so that what the whole clip does reaches the
         decoder before its attention has learned where to look.
+    readout: how many numbers are read off the stem's pooled embedding, each scaling learned weights of every
+        layer that are added to the decoder's; 0 for none.
     """
 
     kind: str = "none"
@@ -40,6 +42,7 @@ class ContextConfig:
     grid: tuple[int, int, int] = (4, 4, 4)
     embedding: int = 64
     summary: bool = False
+    readout: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -48,6 +51,15 @@ class ContextConfig:
         sizes = [self.frequencies, self.width, self.hidden, self.embedding, *self.grid]
         if not isinstance(self.summary, bool):
             raise Video2LoRAError(f"The context setting summary is {self.summary!r}; it is true or false.")
+        whole_readout = isinstance(self.readout, int) and not isinstance(self.readout, bool)
+        if not whole_readout or not 0 <= self.readout <= 4096:
+            raise Video2LoRAError(
+                f"The context setting readout is {self.readout!r}; it is a whole number from 0 to 4096."
+            )
+        if self.kind != "stem" and (self.readout or self.summary):
+            raise Video2LoRAError(
+                f"The context settings summary and readout need the kind stem, not {self.kind}."
+            )
         whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
         if len(self.grid) != 3 or not whole or min(sizes) < 1 or max(sizes) > 4096:
             raise Video2LoRAError(
@@ -143,16 +155,18 @@ class StemContext(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (B, C, T, H, W) of any T, H, W -> tokens (B, grid cells, width), float32 at least."""
-        tokens = self._local_tokens(latents)
-        if self.spread is None:
-            return tokens
-        embedding = self._embedding(tokens)
-        even = F.layer_norm(embedding, embedding.shape[-1:])
-        return tokens + F.linear(even, *_cast(self.spread, tokens.dtype))[:, None]
+        return self.read(latents)[0]
 
-    def pooled(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, T, H, W) -> one embedding per reference (B, embedding); positions stay apart."""
-        return self._embedding(self._local_tokens(latents))
+    def read(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, T, H, W) -> tokens as `forward` gives them, and one embedding per reference
+        (B, embedding), in which the positions stay apart.
+        """
+        tokens = self._local_tokens(latents)
+        embedding = F.linear(tokens.flatten(1), *_cast(self.embed, tokens.dtype))
+        if self.spread is not None:
+            even = F.layer_norm(embedding, embedding.shape[-1:])
+            tokens = tokens + F.linear(even, *_cast(self.spread, tokens.dtype))[:, None]
+        return tokens, embedding
 
     def _local_tokens(self, latents: Tensor) -> Tensor:
         dtype = torch.promote_types(self.conv.weight.dtype, torch.float32)
@@ -163,9 +177,6 @@ class StemContext(nn.Module):
         pooled = flatten_positions(F.adaptive_avg_pool3d(volume, self.grid))
         tokens = F.linear(pooled, *_cast(self.proj, dtype)) + self.positions.to(dtype)
         return F.layer_norm(tokens, self.norm.normalized_shape, *_cast(self.norm, dtype), self.norm.eps)
-
-    def _embedding(self, tokens: Tensor) -> Tensor:
-        return F.linear(tokens.flatten(1), *_cast(self.embed, tokens.dtype))
 
 
 def _cast(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

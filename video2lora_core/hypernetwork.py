@@ -1,6 +1,7 @@
 """The predicting network: a reference's latents in, its adaptive LoRA's weights out (arXiv 2603.08210)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .context import ContextConfig, StemContext, make_context
@@ -11,14 +12,35 @@ from .weight_decoder import Progress, WeightDecoder, init_normal, sinusoid_table
 # With a learned constant per layer the prediction starts from "no effect"; a smaller head keeps it close to
 # that while gradients still reach every part of the network.
 BASE_HEAD_INIT_STD = 1e-4
+READOUT_INIT_STD = 3e-3
+
+
+class Readout(nn.Module):
+    """Weights that are linear in the embedding of a reference: (B, E) -> (B, N, D).
+
+    `rows` numbers are read off the embedding and scale `weights` (rows, N, D). What differs between layers
+    need not pass through the decoder's tokens first, which makes directions quick to learn.
+    """
+
+    def __init__(self, embedding: int, rows: int, num_targets: int, size: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(embedding, rows, bias=False)
+        self.weights = nn.Parameter(torch.zeros(rows, num_targets, size))
+        init_normal(self.weights, READOUT_INIT_STD)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Embeddings (B, E) -> weights (B, N, D), in the embedding's dtype."""
+        even = F.layer_norm(embedding, embedding.shape[-1:])
+        numbers = F.linear(even, self.proj.weight.to(even.dtype))
+        return torch.einsum("bk,knd->bnd", numbers, self.weights.to(even.dtype))
 
 
 class HyperNetwork(nn.Module):
     """Predicts D = rank * (down_dim + up_dim) values for each of N target layers.
 
     Parameter names equal the public checkpoints' without their `img_weight_generator.` prefix;
-    `context_encoder.*` and `base_weights` exist only when asked for. Weights may be stored in any float type:
-    tokens are computed in float32 at least, because the refinement adds small differences.
+    `context_encoder.*`, `readout.*` and `base_weights` exist only when asked for. Weights may be stored in
+    any float type: tokens are computed in float32 at least, because the refinement adds small differences.
 
     latent_channels: channels C of the latents. num_targets: N. decoder_blocks, sample_iters: depth and
     default number of refinements. context: what precedes the decoder. base_weights: add a learned constant
@@ -61,6 +83,10 @@ class HyperNetwork(nn.Module):
         self.feature_proj = nn.Linear(self.context_encoder.out_channels, self.size, bias=False)
         self.register_buffer("block_pos_emb", sinusoid_table(2 * num_targets, self.size))
         self.decoder_model = WeightDecoder(self.size, num_targets, decoder_blocks)
+        self.readout: Readout | None = None
+        if self.context_config.readout:
+            config = self.context_config
+            self.readout = Readout(config.embedding, config.readout, num_targets, self.size)
         self.base_weights: nn.Parameter | None = None
         if base_weights:
             base = torch.zeros(num_targets, self.size)
@@ -84,9 +110,14 @@ class HyperNetwork(nn.Module):
         if iterations < 1:
             raise Video2LoRAError(f"The number of iterations is {iterations}; use at least 1.")
         dtype = torch.promote_types(self.feature_proj.weight.dtype, torch.float32)
-        tokens = self.context_encoder(latents)
+        encoder = self.context_encoder
+        tokens, embedding = (
+            encoder.read(latents) if isinstance(encoder, StemContext) else (encoder(latents), None)
+        )
         feature = self.feature_proj.weight.to(dtype)
         weights = self.decoder_model(tokens.to(dtype), feature, iterations, progress)
+        if self.readout is not None:
+            weights = weights + self.readout(embedding.to(dtype))
         return weights if self.base_weights is None else weights + self.base_weights.to(dtype)
 
     def pooled_context(self, latents: Tensor) -> Tensor:
@@ -99,7 +130,7 @@ class HyperNetwork(nn.Module):
                 f"The context kind {self.context_config.kind!r} has no pooled embedding; use the kind 'stem'."
             )
         self._check_latents(latents)
-        return self.context_encoder.pooled(latents)
+        return self.context_encoder.read(latents)[1]
 
     def _check_latents(self, latents: Tensor) -> None:
         shape = tuple(latents.shape)

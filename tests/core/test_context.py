@@ -26,6 +26,11 @@ def test_config_survives_json():
         ({"kind": "stem", "width": 0}, "out of range"),
         ({"kind": "stem", "grid": [4, 4]}, "three"),
         ({"kind": "fourier", "frequencies": 10**9}, "out of range"),
+        ({"kind": "stem", "readout": -1}, "readout is -1"),
+        ({"kind": "stem", "readout": True}, "readout is True"),
+        ({"kind": "stem", "summary": 1}, "summary is 1"),
+        ({"kind": "none", "readout": 4}, "need the kind stem"),
+        ({"kind": "fourier", "summary": True}, "need the kind stem"),
     ],
 )
 def test_bad_configs_are_refused(values, message):
@@ -113,3 +118,33 @@ def test_stem_learns_to_read_the_direction_of_motion():
         latents, direction = drifting_textures(128)
         similarity = F.cosine_similarity(net.pooled_context(latents), direction).mean()
     assert similarity > 0.6
+
+
+def test_the_summary_adds_the_same_to_every_token_and_leaves_the_embedding():
+    torch.manual_seed(0)
+    plain = make_context(4, ContextConfig("stem", grid=(2, 2, 2)))
+    summing = make_context(4, ContextConfig("stem", grid=(2, 2, 2), summary=True))
+    assert not summing.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
+    latents = torch.randn(3, 4, 4, 8, 8)
+    (tokens, embedding), (summed, same) = plain.read(latents), summing.read(latents)
+    assert torch.equal(embedding, same)
+    added = summed - tokens
+    assert torch.allclose(added, added[:, :1].expand_as(added), atol=1e-5)
+    assert (added[0] - added[1]).abs().max() > 0.1
+
+
+def test_the_readout_is_linear_in_the_normalised_embedding_and_separate_for_every_layer():
+    torch.manual_seed(0)
+    config = ContextConfig("stem", grid=(2, 2, 2), readout=3)
+    net = HyperNetwork(4, 5, down_dim=6, up_dim=4, decoder_blocks=1, sample_iters=1, context=config)
+    latents = torch.randn(2, 4, 4, 8, 8)
+    with torch.no_grad():
+        whole = net(latents)
+        rows = net.readout.weights.clone()
+        net.readout.weights.zero_()
+        added = whole - net(latents)
+    embedding = net.pooled_context(latents)
+    numbers = F.layer_norm(embedding, embedding.shape[-1:]) @ net.readout.proj.weight.T
+    expected = sum(numbers[:, k, None, None] * rows[k] for k in range(3))
+    assert torch.allclose(added, expected, atol=1e-6)
+    assert added.abs().max() > 1e-3

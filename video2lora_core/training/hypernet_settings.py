@@ -51,6 +51,11 @@ class HypernetSettings:
         "Every token also carries the stem's embedding of the whole clip. Without it the decoder took far "
         "longer to hear directions.",
     )
+    stem_readout: int = setting(
+        16,
+        "Numbers read off the stem's embedding that scale learned weights of every layer, beside the "
+        "decoder's; 0: none. What a reference does in a direction is then learned at once.",
+    )
     base_weights: bool = setting(
         True,
         "A learned constant per layer, down random and up zero. Without it small runs stalled or diverged.",
@@ -63,7 +68,8 @@ class HypernetSettings:
             width=self.stem_width,
             hidden=self.stem_hidden,
             grid=self.stem_grid,
-            summary=self.stem_summary,
+            summary=self.stem_summary and self.context == "stem",
+            readout=self.stem_readout if self.context == "stem" else 0,
         )
 
     def create(

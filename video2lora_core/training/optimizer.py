@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import Video2LoRAError
 from .settings import TrainingSettings
 
-_HEAD = "hypernetwork.decoder_model.delta_proj."
+_HEADS = ("hypernetwork.decoder_model.delta_proj.", "hypernetwork.readout.weights")
 _BASE = "hypernetwork.base_weights"
 _AUXILIARY = "auxiliary."
 
@@ -23,7 +23,7 @@ def group_of(name: str) -> str:
         return "auxiliary"
     if name == _BASE:
         return "base"
-    return "head" if name.startswith(_HEAD) else "encoder"
+    return "head" if name.startswith(_HEADS) else "encoder"
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
