@@ -1,9 +1,9 @@
-"""Short trainings of the demo's hypernetwork that differ in one thing each, written as docs/ablation.md.
+"""Trains the demo's hypernetwork over three seeds, and in short runs that each leave one thing out.
 
-    python demo/ablation.py --steps 200
+    python demo/ablation.py                        all of it, hours on one core
+    python demo/ablation.py --only seed1 rank2     some of it; run two at a time, one core each
 
-Every variant starts from nothing, with the same data and the same number of steps; far fewer than the
-shipped model's, so compare the rows with each other. Finished variants are kept in --out and not repeated.
+Writes docs/ablation.md with what is finished so far. Finished runs are kept in --out and not repeated.
 """
 
 from __future__ import annotations
@@ -22,100 +22,149 @@ from bootstrap import MODELS, ROOT
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table: what differs from demo/hypernet.toml."""
+    """One run: what differs from demo/hypernet.toml. A whole one has its steps and the whole evaluation."""
 
     name: str
     label: str
     shape: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    whole: bool = False
 
 
-VARIANTS = (
-    Variant("seed0", "as shipped, seed 0"),
+SEEDS = tuple(Variant(f"seed{n}", f"seed {n}", (), (f"seed={n}",), True) for n in range(3))
+SHORT = (
+    Variant("as_shipped", "as shipped"),
+    Variant("rank2", "rank 2", ("rank=2",)),
+    Variant("rank4", "rank 4", ("rank=4",)),
+    Variant("one_iteration", "one iteration", ("sample_iters=1",)),
     Variant(
         "official_context",
-        "official-style context (a bag of latents)",
+        "official-style context (a bag of latents), no stem",
         ("context=none",),
         ("contrastive_weight=0",),
     ),
-    Variant("one_iteration", "one iteration", ("sample_iters=1",)),
-    Variant("rank2", "rank 2", ("rank=2",)),
-    Variant("rank4", "rank 4", ("rank=4",)),
-    Variant("no_teacher", "without the caption teacher", (), ("teacher_weight=0",)),
-    Variant("seed1", "as shipped, seed 1", (), ("seed=1",)),
-    Variant("seed2", "as shipped, seed 2", (), ("seed=2",)),
+    Variant("no_readout", "decoder alone, no linear readout", ("stem_readout=0",)),
+    Variant("no_contrast", "no contrastive loss", (), ("contrastive_weight=0",)),
+    Variant("no_teacher", "no caption teacher: diffusion loss alone", (), ("teacher_weight=0",)),
 )
 LOSSES = ("no_lora", "matched", "shuffled")
 SETS = ("seen", "heldout", "no_lora", "shuffled")
+SEED_COLUMNS = (
+    ("velocity_cosine", "seen"),
+    ("velocity_cosine", "heldout"),
+    ("velocity_cosine", "heldout_speeds"),
+    ("velocity_cosine", "no_lora"),
+    ("velocity_cosine", "shuffled"),
+    ("effect_accuracy", "seen"),
+    ("effect_accuracy", "heldout"),
+    ("effect_accuracy", "heldout_kinds"),
+    ("content_kept", None),
+)
+
+
+def result_file(variant: Variant, folder: Path) -> Path:
+    """Where a run's figures are once it is finished."""
+    return folder / variant.name / ("eval.json" if variant.whole else "eval_quick.json")
 
 
 def run_variant(variant: Variant, options: argparse.Namespace) -> None:
     """Trains and measures one variant, unless its figures are there."""
-    folder = options.out / variant.name
-    if (folder / "eval_quick.json").exists():
+    if result_file(variant, options.out).exists():
         return
-    settings = [f"steps={options.steps}", f"evaluate_every={options.steps}", *variant.settings]
-    demo = ROOT / "demo"
+    folder = options.out / variant.name
+    settings = list(variant.settings)
+    if not variant.whole:
+        settings += [f"steps={options.steps}", f"evaluate_every={options.steps}"]
     train = ["train_hypernet.py", "--data", options.data, "--models", options.models, "--out", folder]
-    train += ["--minutes", 0, "--threads", 1, "--set", *settings, "--shape", *variant.shape]
-    measure = ["evaluate.py", "--quick", "--n", options.samples, "--models", options.models]
+    train += ["--set", *settings, "--shape", *variant.shape]
+    measure = ["evaluate.py", "--models", options.models]
     measure += ["--hypernet", folder / "hypernet.safetensors", "--out", folder]
+    if not variant.whole:
+        measure += ["--quick", "--n", options.samples]
     for script, *arguments in (train, measure):
-        subprocess.run([sys.executable, str(demo / script), *map(str, arguments)], check=True)
+        subprocess.run([sys.executable, str(ROOT / "demo" / script), *map(str, arguments)], check=True)
 
 
-def read_row(variant: Variant, folder: Path) -> tuple[list[float], list[float]]:
-    """The losses on conditions never trained on, and the velocity cosines, of a finished variant."""
-    with (folder / variant.name / "comparisons.csv").open() as file:
-        last = [row for row in csv.DictReader(file) if row["condition"] == "all"][-1]
-    cosines = json.loads((folder / variant.name / "eval_quick.json").read_text())["velocity_cosine"]
-    return [float(last[name]) for name in LOSSES], [cosines[name] for name in SETS]
+def seed_table(folder: Path) -> list[str]:
+    """Lines of the table over seeds, its last row their mean and standard error."""
+    done = [v for v in SEEDS if result_file(v, folder).exists()]
+    if not done:
+        return []
+    rows = []
+    for variant in done:
+        figures = json.loads(result_file(variant, folder).read_text())
+        rows.append([figures[m] if name is None else figures[m][name] for m, name in SEED_COLUMNS])
+    heads = [f"{m.replace('_', ' ')}{' ' + name if name else ''}" for m, name in SEED_COLUMNS]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for variant, row in zip(done, rows, strict=True):
+        lines.append(f"| {variant.label} | {' | '.join(f'{x:.3f}' for x in row)} |")
+    if len(rows) > 1:
+        columns = list(zip(*rows, strict=True))
+        cells = [f"{statistics.mean(c):.3f} ± {statistics.stdev(c) / len(c) ** 0.5:.3f}" for c in columns]
+        lines.append(f"| mean ± standard error | {' | '.join(cells)} |")
+    return lines
 
 
-def write_table(options: argparse.Namespace) -> None:
-    """docs/ablation.md, with the variants that are finished."""
-    done = {
-        v: read_row(v, options.out) for v in VARIANTS if (options.out / v.name / "eval_quick.json").exists()
-    }
+def short_table(folder: Path) -> list[str]:
+    """Lines of the table of short runs: losses on unseen conditions, and velocity cosines."""
     lines = [
-        "# What each part of the hypernetwork does",
-        "",
-        f"Measured by `python demo/ablation.py --steps {options.steps} --samples {options.samples}`: "
-        f"{options.steps} steps of 12 references for each row, from nothing, on the demo's backbone. These",
-        "are short runs: compare rows with each other, not with the shipped model. Losses: v-prediction, on",
-        "48 references of conditions never trained on. Cosines: tracked velocity of generated moves against",
-        f"the reference's, {options.samples} samples a set; held out are directions from 20° to 70°.",
-        "",
-        "| variant | loss no LoRA | matched | shuffled | cosine seen | held out | no LoRA | shuffled |",
+        "| run | loss, no LoRA | matched | shuffled | cosine seen | held out | no LoRA | shuffled |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for variant, (losses, cosines) in done.items():
-        cells = [f"{x:.4f}" for x in losses] + [f"{x:.2f}" for x in cosines]
+    for variant in SHORT:
+        if not result_file(variant, folder).exists():
+            continue
+        with (folder / variant.name / "comparisons.csv").open() as file:
+            last = [row for row in csv.DictReader(file) if row["condition"] == "all"][-1]
+        cosines = json.loads(result_file(variant, folder).read_text())["velocity_cosine"]
+        cells = [f"{float(last[name]):.4f}" for name in LOSSES] + [f"{cosines[name]:.2f}" for name in SETS]
         lines.append(f"| {variant.label} | {' | '.join(cells)} |")
-    seeds = [cosines for variant, (_, cosines) in done.items() if variant.name.startswith("seed")]
-    if len(seeds) > 1:
-        parts = []
-        for name, values in zip(SETS[:2], list(zip(*seeds, strict=True))[:2], strict=True):
-            error = statistics.stdev(values) / len(values) ** 0.5
-            parts.append(f"{name} {statistics.mean(values):.3f} ± {error:.3f}")
-        lines += ["", f"Over {len(seeds)} seeds (mean and standard error): {', '.join(parts)}."]
-    options.table.write_text("\n".join(lines) + "\n")
+    return lines
+
+
+def write_page(options: argparse.Namespace) -> None:
+    """docs/ablation.md, with the runs that are finished."""
+    lines = [
+        "# What each part of the demo's hypernetwork does",
+        "",
+        "Written by `python demo/ablation.py`, on the demo's backbone; what the measures are is said in",
+        "`demo/models/README.md`.",
+        "",
+        "## Three seeds",
+        "",
+        "The whole training of `demo/hypernet.toml` and the whole evaluation, 64 samples a set. Seed 0 is",
+        "the shipped model.",
+        "",
+        *seed_table(options.out),
+        "",
+        "## One thing changed",
+        "",
+        f"Short runs, {options.steps} steps each, from nothing: compare the rows with each other, not with",
+        "the shipped model. Losses: v-prediction, on 48 references of conditions never trained on. Cosines:",
+        f"tracked velocity of generated moves against the reference's, {options.samples} samples a set; held",
+        "out are directions from 20° to 70°.",
+        "",
+        *short_table(options.out),
+    ]
+    options.page.write_text("\n".join(lines) + "\n")
 
 
 def main() -> None:
+    variants = {variant.name: variant for variant in (*SEEDS, *SHORT)}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps a variant")
-    parser.add_argument("--samples", type=int, default=32, help="samples a set")
+    parser.add_argument("--only", nargs="*", choices=variants, default=list(variants), help="which runs")
+    parser.add_argument("--steps", type=int, default=250, help="optimizer steps of a short run")
+    parser.add_argument("--samples", type=int, default=32, help="samples a set after a short run")
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--data", type=Path, default=ROOT / "demo" / "training" / "dataset.safetensors")
     parser.add_argument("--out", type=Path, default=ROOT / "demo" / "training" / "ablation")
-    parser.add_argument("--table", type=Path, default=ROOT / "docs" / "ablation.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "ablation.md")
     options = parser.parse_args()
-    for variant in VARIANTS:
-        run_variant(variant, options)
-        write_table(options)
+    for name in options.only:
+        run_variant(variants[name], options)
+        write_page(options)
 
 
 if __name__ == "__main__":
