@@ -271,6 +271,18 @@ def semantics_caption(semantics: Semantics, i: int) -> str:
             return kind.replace("_", " ")
 
 
+COMPASS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
+
+
+def semantics_label(semantics: Semantics, i: int) -> str:
+    """What happens in clip i for people to read, e.g. "move down right, fast"."""
+    kind, angle = KINDS[semantics.kind[i]], float(semantics.angle[i])
+    if kind not in ("move", "pan", "wipe"):
+        return semantics_caption(semantics, i) or kind
+    label = f"{kind} {COMPASS[round(angle / (math.pi / 4)) % 8]}"
+    return label if kind == "wipe" else f"{label}, {_level(float(semantics.amount[i]))}"
+
+
 def full_caption(content: Content, semantics: Semantics, i: int) -> str:
     """What happens, then what is seen, in clip i."""
     seen, happens = content_caption(content, i), semantics_caption(semantics, i)

@@ -211,7 +211,7 @@ class Evaluation:
         chosen = sorted(first.values())[:count]
         chosen += [i for i in range(len(classes)) if i not in chosen][: count - len(chosen)]
         for i in chosen:
-            happens = clips.semantics_caption(references.semantics, i)
+            happens = clips.semantics_label(references.semantics, i)
             self.examples.append((f"{label}: {happens}", references.video[i], without[i], video[i]))
 
 
