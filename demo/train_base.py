@@ -1,6 +1,6 @@
 """Trains the demo's backbone (UNet, motion modules, text encoder) on procedural clips, by wall-clock.
 
-    accelerate launch --multi_gpu --num_processes 2 demo/train_base.py --minutes 80
+    accelerate launch --multi_gpu --num_processes 2 demo/train_base.py --minutes 75
 
 The plain diffusion objective in v-prediction, in one process or several that average their gradients.
 Captions say what is seen and, for all but still clips, what happens; so a prompt that says nothing about
@@ -147,24 +147,22 @@ def report_probe(step: int, measured: tuple[float, float]) -> None:
     print(f"{step:6d} told in words: velocity cosine {cosine:.3f}, speed ratio {ratio:.2f}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
-    parser.add_argument(
-        "--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.safetensors"
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=80, help="wall-clock minutes, counted over all resumes"
-    )
-    parser.add_argument("--batch", type=int, default=16, help="clips a step and process")
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--init", type=Path, help="start from the exported models in this folder")
-    options = parser.parse_args()
-    bootstrap.import_host()
+def rate_factor(step: int, done: float) -> float:
+    """What the learning rate is multiplied with: a short warm-up, flat, then down in the second half."""
+    cosine = 0.5 * (1 + math.cos(math.pi * max(0.0, (done - 0.5) / 0.5)))
+    return min(1, (step + 1) / 100) * (0.03 + 0.97 * cosine)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, net: nn.Module, step: int) -> None:
+    """Moves the averaged weights towards those after step `step`; early steps count more."""
+    decay = min(0.997, 1 - 1 / (0.1 * step + 1))
+    for mean, value in zip(average.parameters(), net.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains or resumes until the minutes are over; the state is in the file options.state."""
     from backbone_net import sigma_table
     from base_probe import DirectionProbe
     from base_state import load_state, save_state
@@ -174,15 +172,13 @@ def main() -> None:
     from video2lora_core.training.processes import Processes
 
     processes = Processes.start("cpu")
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
     tokens = CaptionTokens()
     net = make_net(tokens, options.init)
-    ema = copy.deepcopy(net).requires_grad_(False)
+    average = copy.deepcopy(net).requires_grad_(False)
     optimizer = MuonAdamW(net, options.rate, lambda name: "embedding" not in name)
     step, spent = 0, 0.0
     if options.state.exists():
-        step, spent = load_state(options.state, net, ema, optimizer)
+        step, spent = load_state(options.state, net, average, optimizer)
     generator = torch.Generator().manual_seed(1000 * options.seed + step + 10**6 * processes.rank)
     pool = LatentPool(FastEncoder(options.vae), tokens, 4096, generator)
     for _ in range(8):
@@ -197,12 +193,11 @@ def main() -> None:
         done = elapsed / (60 * options.minutes)
         if processes.is_main and (done >= 1 or time.monotonic() - last_save > 180):
             last_save = time.monotonic()
-            save_state(options.state, net, ema, optimizer, step, elapsed)
+            save_state(options.state, net, average, optimizer, step, elapsed)
         if done >= 1:
             break
         for group in optimizer.param_groups:
-            cosine = 0.5 * (1 + math.cos(math.pi * max(0.0, (done - 0.5) / 0.5)))  # flat, then down
-            group["lr"] = options.rate * min(1, (step + 1) / 100) * (0.03 + 0.97 * cosine)
+            group["lr"] = options.rate * rate_factor(step, done)
         pool.refresh(ENCODE_PER_STEP)
         t, errors = pair_errors(net, pool, options.batch // 2, sigmas, generator)
         optimizer.zero_grad()
@@ -211,19 +206,39 @@ def main() -> None:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
-        decay = min(0.997, 1 - 1 / (0.1 * step + 1))
-        with torch.no_grad():
-            for average, value in zip(ema.parameters(), net.parameters(), strict=True):
-                average.lerp_(value, 1 - decay)
+        update_average(average, net, step)
         losses.append((t, errors.detach()))
         if step % 50 == 0 and processes.is_main:
             report(step, done, losses)
             losses = []
         if step % PROBE_EVERY == 0 and processes.is_main:
-            report_probe(step, probe(ema))
+            report_probe(step, probe(average))
     if processes.is_main:
-        report_probe(step, probe(ema))
+        report_probe(step, probe(average))
     processes.finish()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
+    parser.add_argument(
+        "--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.safetensors"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=75, help="wall-clock minutes, counted over all resumes"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="clips a step and process")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init", type=Path, help="start from the exported models in this folder")
+    options = parser.parse_args()
+    bootstrap.import_host()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    train(options)
 
 
 if __name__ == "__main__":
