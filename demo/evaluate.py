@@ -8,6 +8,7 @@ Prompts say what is seen and no word of what happens. Writes demo/eval.json and 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import tempfile
@@ -229,8 +230,15 @@ def summarise(figures: dict, seed: int, count: int, weights: Iterable[Path]) -> 
     if "content_kept" in figures:
         kept = figures["content_kept"]
         figures |= {"content_kept": round(sum(kept.values()) / len(kept), 4), "content_kept_by_set": kept}
+    weights = sorted(weights)
     figures["weights_mb"] = round(sum(file.stat().st_size for file in weights) / 1e6, 2)
+    figures["weights_sha256"] = {file.name: sha256_of(file) for file in weights}
     return figures
+
+
+def sha256_of(file: Path) -> str:
+    """The file's digest, which says what exactly was measured."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def main() -> None:
