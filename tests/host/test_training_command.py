@@ -112,6 +112,15 @@ def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
     ]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on")
+def test_the_example_of_a_config_is_one(host):
+    command = host.module("nodes.host.train_cli")
+    config = host.module("video2lora_core.training.config")
+    sections = config.read_config(CHECKOUT / "docs" / "train.toml", command.SECTIONS)
+    assert sections["backbone"].checkpoint.endswith(".safetensors")
+    assert sections["data"].dataset and sections["training"].contrastive_weight > 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_ask_for_a_stop_with_a_checkpoint(host, number):
     class Listening:
