@@ -1,6 +1,6 @@
 """Trains the demo's backbone (UNet, motion modules, text encoder) on procedural clips, by wall-clock.
 
-    accelerate launch --multi_gpu --num_processes 2 demo/train_base.py --minutes 75
+    python -m torch.distributed.run --nproc_per_node 2 demo/train_base.py --minutes 75
 
 The plain diffusion objective in v-prediction, in one process or several that average their gradients.
 Captions say what is seen and, for all but still clips, what happens; so a prompt that says nothing about

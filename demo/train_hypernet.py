@@ -1,9 +1,10 @@
 """Trains the demo's hypernetwork with the pack's own trainer, on procedural clips encoded by make_dataset.py.
 
-    accelerate launch --multi_gpu --num_processes 2 demo/train_hypernet.py --config demo/hypernet.toml
+    python demo/train_hypernet.py --config demo/hypernet.toml
 
 The source of clips is the only thing of its own: pairs of clips of one condition, any direction, speed or
-hue, none of the held-out ones. Resumes when the output folder holds checkpoints.
+hue, none of the held-out ones. Resumes when the output folder holds checkpoints; runs in several processes
+when launched so.
 """
 
 from __future__ import annotations
