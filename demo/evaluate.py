@@ -261,18 +261,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="video2lora-eval-") as base:
         start_host(Path(base))
         torch.set_num_threads(options.threads)
-        from demo_models import DemoModels
+        from demo_models import BACKBONE, HYPERNET, MOTION, DemoModels
 
         judge = None if options.quick else load_judge(options.judge)[0]
         started = time.monotonic()
         models = DemoModels(options.models, options.hypernet)
         evaluation = Evaluation(models, judge, options.n, options.seed)
         evaluation.run(options.quick)
-    weights = set(options.models.rglob("*.safetensors"))
-    weights |= {file for file in (options.hypernet, options.judge) if file and file.exists()}
-    figures = summarise(
-        evaluation.report.figures, options.seed, options.n, {file.resolve() for file in weights}
-    )
+    hypernet = options.hypernet or options.models / HYPERNET
+    weights = (options.models / BACKBONE, options.models / MOTION, hypernet, options.judge)
+    figures = summarise(evaluation.report.figures, options.seed, options.n, weights)
     figures["minutes"] = round((time.monotonic() - started) / 60, 1)
     options.out.mkdir(parents=True, exist_ok=True)
     name = "eval_quick" if options.quick else "eval"
