@@ -35,7 +35,7 @@ REFERENCES = (
         "zooms in",
         ("zoom_in", 0.0, 0.9, 1),
         ("triangle", "yellow", "brown", "stripes"),
-        "blue disc, gray dots",
+        "white ring, purple stripes",
         False,
     ),
     (
