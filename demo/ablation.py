@@ -155,7 +155,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="*", choices=variants, default=list(variants), help="which runs")
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of a short run")
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps of a short run")
     parser.add_argument("--samples", type=int, default=32, help="samples a set after a short run")
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--data", type=Path, default=ROOT / "demo" / "training" / "dataset.safetensors")

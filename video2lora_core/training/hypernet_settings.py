@@ -48,8 +48,8 @@ class HypernetSettings:
     stem_grid: tuple[int, ...] = setting((4, 4, 4), "Tokens of the stem along time, height and width.")
     stem_summary: bool = setting(
         True,
-        "Every token also carries the stem's embedding of the whole clip. Without it the decoder took far "
-        "longer to hear directions.",
+        "Every token also carries the stem's embedding of the whole clip, for the decoder to hear before its "
+        "attention has learned where to look.",
     )
     stem_readout: int = setting(
         16,
