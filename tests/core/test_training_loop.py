@@ -13,6 +13,7 @@ from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import Trainer, TrainingSettings
 
 SHORT = TrainingSettings(
+    contrastive_weight=0,
     steps=12, references=4, targets_per_reference=2, warmup_steps=2, log_every=5, evaluate_every=6,
     evaluation_references=8, save_every=4, keep_checkpoints=2, tensorboard=False, clip_norm=1.0,
 )  # fmt: skip
@@ -158,6 +159,7 @@ def test_the_wall_clock_ends_a_run(tmp_path):
     ("changes", "words"),
     [
         ({"references": 3, "accumulation": 2}, "multiple of 2"),
+        ({"contrastive_weight": 1.0}, "'none' has no embedding .* set contrastive_weight to 0"),
         ({"references": 6, "accumulation": 2, "shared_noise": "pairs"}, "even number"),
         (
             {"encoder_rate": 0.0, "head_rate": 0.0, "base_rate": 0.0, "auxiliary_rate": 0.0},

@@ -18,7 +18,7 @@ from video2lora_core.training.objective import contrastive_loss, draw_noise, sha
 from video2lora_core.training.optimizer import WeightAverage, group_of, make_optimizer, rate_factor
 from video2lora_core.training.timesteps import loss_weights, sample_timesteps
 
-PLAIN = TrainingSettings(balance_conditions=False, targets_per_reference=2)
+PLAIN = TrainingSettings(balance_conditions=False, targets_per_reference=2, contrastive_weight=0)
 
 
 def seeded(seed=0):

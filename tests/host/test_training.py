@@ -116,7 +116,9 @@ def test_gradients_match_finite_differences(host, training, model, hypernet, rec
     core = host.module("video2lora_core.training")
     latents, noise, context = videos(4, seed=1)
     references = videos(2, seed=2)[0]
-    settings = core.TrainingSettings(references=2, targets_per_reference=2, balance_conditions=False)
+    settings = core.TrainingSettings(
+        references=2, targets_per_reference=2, balance_conditions=False, contrastive_weight=0
+    )
     with training.training_mode():
         denoiser = training.HostDenoiser(
             model, list(hypernet.targets), recompute=recompute, weight_dtype=torch.float64

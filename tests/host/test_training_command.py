@@ -118,7 +118,7 @@ def test_the_example_of_a_config_is_one(host):
     config = host.module("video2lora_core.training.config")
     sections = config.read_config(CHECKOUT / "docs" / "train.toml", command.SECTIONS)
     assert sections["backbone"].checkpoint.endswith(".safetensors")
-    assert sections["data"].dataset and sections["training"].contrastive_weight > 0
+    assert sections["data"].dataset and sections["training"].references > 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

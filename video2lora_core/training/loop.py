@@ -64,6 +64,12 @@ class Trainer:
         self.folder = folder
         self.processes = processes or Processes()
         self.share = share_size(settings, self.processes.count)
+        kind = model.hypernetwork.context_config.kind
+        if settings.contrastive_weight > 0 and kind != "stem":
+            raise Video2LoRAError(
+                f"The context kind {kind!r} has no embedding for the contrastive loss; "
+                "set contrastive_weight to 0, or train a hypernetwork with the context stem."
+            )
         self.objective = Objective(model, denoiser, settings, self.processes)
         self.optimizer = make_optimizer(model, settings)
         self.average = WeightAverage(model, settings.ema_decay)
