@@ -164,18 +164,6 @@ class BackboneNet(nn.Module):
         state = self.unet.state_dict()
         return {bare: state[key] for key, bare in ejected_names(self.unet).items()}
 
-    def load_exported(self, checkpoint: dict[str, Tensor], motion: dict[str, Tensor]) -> None:
-        """Takes the weights of an exported checkpoint and motion module (see export_backbone.py)."""
-        state = {
-            key: checkpoint[f"model.diffusion_model.{bare}"] for key, bare in ejected_names(self.unet).items()
-        }
-        self.unet.load_state_dict(state, strict=False)
-        self.motion.load_state_dict(motion)
-        table = "text_model.embeddings.token_embedding.weight"
-        prefix = "cond_stage_model.transformer."
-        text = {k.removeprefix(prefix): v for k, v in checkpoint.items() if k.startswith(prefix)}
-        self.text.load_state_dict(text | {table: text[table][self.vocabulary]}, strict=False)
-
 
 def ejected_names(unet: nn.Module) -> dict[str, str]:
     """Every weight of a UNet with injected modules, those left out, to its name without them: the positions

@@ -18,7 +18,6 @@ from pathlib import Path
 import bootstrap
 import clips
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 KIND_WEIGHTS = {"still": 0.14, "move": 0.42, "pan": 0.06}  # the other kinds share the rest evenly
@@ -104,21 +103,6 @@ class LatentPool:
         return torch.stack(latents).float(), torch.stack(ids)
 
 
-def make_net(tokens, init: Path | None) -> nn.Module:
-    """A backbone with fresh weights, or with those of the exported models in the folder `init`."""
-    from backbone_net import BackboneNet
-    from captions import opposite_rows, vocabulary
-    from demo_models import BACKBONE, MOTION
-
-    known = vocabulary(tokens)
-    net = BackboneNet(known)
-    if init is None:
-        net.oppose(opposite_rows(tokens, known))
-    else:
-        net.load_exported(*(load_file(init / file) for file in (BACKBONE, MOTION)))
-    return net
-
-
 def pair_errors(net: nn.Module, pool: LatentPool, pairs: int, sigmas: Tensor, generator: torch.Generator):
     """Timesteps (2 * pairs,) and squared errors of v (2 * pairs,) of random clips.
 
@@ -163,17 +147,19 @@ def update_average(average: nn.Module, net: nn.Module, step: int) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Trains or resumes until the minutes are over; the state is in the file options.state."""
-    from backbone_net import sigma_table
+    from backbone_net import BackboneNet, sigma_table
     from base_probe import DirectionProbe
     from base_state import load_state, save_state
-    from captions import CaptionTokens
+    from captions import CaptionTokens, opposite_rows, vocabulary
     from muon import MuonAdamW
 
     from video2lora_core.training.processes import Processes
 
     processes = Processes.start("cpu")
     tokens = CaptionTokens()
-    net = make_net(tokens, options.init)
+    known = vocabulary(tokens)
+    net = BackboneNet(known)
+    net.oppose(opposite_rows(tokens, known))
     average = copy.deepcopy(net).requires_grad_(False)
     optimizer = MuonAdamW(net, options.rate, lambda name: "embedding" not in name)
     step, spent = 0, 0.0
@@ -233,7 +219,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--init", type=Path, help="start from the exported models in this folder")
     options = parser.parse_args()
     bootstrap.import_host()
     torch.set_num_threads(options.threads)

@@ -28,6 +28,7 @@ from ...video2lora_core.training.dataset import (
     split_heldout,
 )
 from ...video2lora_core.training.hypernet_settings import HypernetSettings
+from ...video2lora_core.training.loop import check_settings
 from .prediction import NATIVE_RANGE, check_vae, encode_reference
 from .target_layers import backbone_family, list_targets
 from .training import HostDenoiser, training_mode
@@ -113,6 +114,7 @@ def run_job(
     processes = processes or Processes(device=model.load_device)
     with training_mode():
         hypernet = _make_hypernet(model, vae, job, start).to(processes.device, torch.float32)
+        check_settings(job.training, hypernet, processes)
         entries, report = _encode(model, clip, vae, job, processes, listener)
         training, heldout = split_heldout(entries, job.data, job.training.seed)
         report = dataclasses.replace(report, heldout=tuple(heldout))

@@ -14,6 +14,13 @@ def _need_host() -> None:
 
 
 @pytest.fixture(scope="session")
+def host_path():
+    """The folder of the ComfyUI under test, for tests that start processes of their own."""
+    _need_host()
+    return os.environ["COMFYUI_PATH"]
+
+
+@pytest.fixture(scope="session")
 def host(tmp_path_factory):
     """ComfyUI imported into this process, with this pack loaded; see demo.comfy_in_process.Host."""
     _need_host()

@@ -19,9 +19,7 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    if not os.environ.get("COMFYUI_PATH"):
-        pytest.skip("COMFYUI_PATH is not set: run these tests by `make test`, or set it to a ComfyUI folder")
+def job(host_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("command")
     return write_job(folder, STEPS)
 

@@ -107,6 +107,20 @@ def test_bad_input_is_one_sentence_and_writes_nothing(host, parts, changes, word
     assert not (host.base / "output" / "video2lora_training" / name / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("[hypernet]\ncontext = 'none'\n", "'none' has no embedding .* set contrastive_weight to 0"),
+        ("[training]\naccumulation = 3\n", "use a multiple of 3"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_clips_are_encoded(host, parts, settings, words):
+    error = host.module("video2lora_core.errors").Video2LoRAError
+    with pytest.raises(error, match=words):
+        train(host, parts, "unfit", settings=settings)
+    assert not (host.base / "output" / "video2lora_training" / "unfit").exists()
+
+
 def test_a_foreign_model_of_the_same_name_is_not_overwritten(host, parts):
     error = host.module("video2lora_core.errors").Video2LoRAError
     target = host.models / "video2lora" / "taken.safetensors"

@@ -32,6 +32,20 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 
 
+def check_settings(settings: TrainingSettings, model: torch.nn.Module, processes: Processes) -> int:
+    """References in one forward pass of one process, after checking that settings, model and processes fit.
+
+    Needs no clips, so that it can be asked before they are encoded. Raises Video2LoRAError otherwise.
+    """
+    kind = model.hypernetwork.context_config.kind
+    if settings.contrastive_weight > 0 and kind != "stem":
+        raise Video2LoRAError(
+            f"The context kind {kind!r} has no embedding for the contrastive loss; "
+            "set contrastive_weight to 0, or train a hypernetwork with the context stem."
+        )
+    return share_size(settings, processes.count)
+
+
 class Trainer:
     """Trains a `Video2LoRA` on a frozen backbone.
 
@@ -63,13 +77,7 @@ class Trainer:
         self.evaluation = dict(evaluation or {})
         self.folder = folder
         self.processes = processes or Processes()
-        self.share = share_size(settings, self.processes.count)
-        kind = model.hypernetwork.context_config.kind
-        if settings.contrastive_weight > 0 and kind != "stem":
-            raise Video2LoRAError(
-                f"The context kind {kind!r} has no embedding for the contrastive loss; "
-                "set contrastive_weight to 0, or train a hypernetwork with the context stem."
-            )
+        self.share = check_settings(settings, model, self.processes)
         self.objective = Objective(model, denoiser, settings, self.processes)
         self.optimizer = make_optimizer(model, settings)
         self.average = WeightAverage(model, settings.ema_decay)
