@@ -3,7 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import NODE_CLASSES
-from .nodes.host.model_folders import register_model_folders
+from .nodes.host.files import register_model_folders
 
 WEB_DIRECTORY = "./web"
 

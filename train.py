@@ -51,7 +51,7 @@ def import_pack() -> ModuleType:
     pack = importlib.util.module_from_spec(spec)
     sys.modules[PACK_MODULE] = pack
     spec.loader.exec_module(pack)
-    importlib.import_module(f"{PACK_MODULE}.nodes.host.model_folders").register_model_folders()
+    importlib.import_module(f"{PACK_MODULE}.nodes.host.files").register_model_folders()
     return pack
 
 

@@ -29,14 +29,14 @@ class DemoModels:
         from captions import CaptionTokens
         from vae_codec import VAECodec
 
-        model, self._clip, _ = host_module("backbone").load_small_checkpoint(str(models / BACKBONE))
+        model, self._clip, _ = host_module("small_checkpoint").load_small_checkpoint(str(models / BACKBONE))
         model = host_module("animatediff").attach_motion_model(model, str(models / MOTION))
         self.hypernet = core_module("model").Video2LoRA.load(hypernet or models / HYPERNET)
         self.vae = VAECodec(models / BACKBONE)
         self._tokens = CaptionTokens()
         with self._ready():
-            self._denoiser = host_module("training").HostDenoiser(model, list(self.hypernet.targets))
-            self._branches = core_module("training.branches").AdapterBranches(self._denoiser.modules())
+            self._denoiser = host_module("denoiser").HostDenoiser(model, list(self.hypernet.targets))
+            self._branches = core_module("training.adapters").AdapterBranches(self._denoiser.modules())
         timesteps = torch.linspace(TIMESTEPS - 1, 0, STEPS).long()
         self._ladder = list(zip(timesteps, sigma_table()[timesteps], strict=True))
 
@@ -90,5 +90,5 @@ class DemoModels:
 
     @contextmanager
     def _ready(self) -> Iterator[None]:
-        with host_module("training").training_mode(), torch.no_grad():
+        with host_module("denoiser").training_mode(), torch.no_grad():
             yield

@@ -35,9 +35,9 @@ def make_random_models(folder: Path, host: Host, seed: int = 0) -> None:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder / BACKBONE, v_prediction=True, seed=seed)
     save_file(motion_state_dict(seed=seed + 1), folder / MOTION_MODULE)
-    model, _, _ = host.module("nodes.host.backbone").load_small_checkpoint(str(folder / BACKBONE))
+    model, _, _ = host.module("nodes.host.small_checkpoint").load_small_checkpoint(str(folder / BACKBONE))
     model = host.module("nodes.host.animatediff").attach_motion_model(model, str(folder / MOTION_MODULE))
-    targets = host.module("nodes.host.target_layers").list_targets(model)
+    targets = host.module("nodes.host.layers").list_targets(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         hypernet = host.core.Video2LoRA.create(targets, latent_channels=4, down_dim=16, up_dim=8)

@@ -124,20 +124,20 @@ def load_backbone(models: Path, feed_forward: bool):
     from comfy_pack import host_module
     from demo_models import BACKBONE, MOTION
 
-    model, clip, _ = host_module("backbone").load_small_checkpoint(str(models / BACKBONE))
+    model, clip, _ = host_module("small_checkpoint").load_small_checkpoint(str(models / BACKBONE))
     model = host_module("animatediff").attach_motion_model(model, str(models / MOTION))
-    return model, clip, host_module("target_layers").list_targets(model, feed_forward=feed_forward)
+    return model, clip, host_module("layers").list_targets(model, feed_forward=feed_forward)
 
 
 def read_settings(options: argparse.Namespace):
     """The trainer's settings and the hypernetwork's, from the config file and the command line."""
     from comfy_pack import core_module
 
-    sections = core_module("training.config").read_config(
+    sections = core_module("training.settings_file").read_config(
         options.config,
         {
             "training": core_module("training.settings").TrainingSettings,
-            "hypernet": core_module("training.hypernet_settings").HypernetSettings,
+            "hypernet": core_module("training.new_hypernet").HypernetSettings,
         },
     )
     changes = {} if options.minutes is None else {"max_minutes": options.minutes}
@@ -163,7 +163,7 @@ def train(options: argparse.Namespace) -> None:
     processes = core_module("training.processes").Processes.start("cpu")
     settings, shape = read_settings(options)
     model, clip, targets = load_backbone(options.models, shape.layers == "attention_feed_forward")
-    training = host_module("training")
+    training = host_module("denoiser")
     with training.training_mode():
         torch.manual_seed(settings.seed)
         sources = make_sources(load_file(options.data), clip)
@@ -171,7 +171,7 @@ def train(options: argparse.Namespace) -> None:
         hypernet = shape.create(targets, 4, scale, "sd1", settings.seed)
         if options.init is not None:
             hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
-        loop = core_module("training.loop").Trainer(
+        loop = core_module("training.trainer").Trainer(
             hypernet,
             training.HostDenoiser(model, targets),
             sources["train"],

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..video2lora_core.file_kinds import FileKind
-from .host import model_folders
+from ..video2lora_core.files.kinds import FileKind
+from .host import files
+from .host.files import weights_problem
 from .host.patching import attach_animatediff
-from .host.weights_file import weights_problem
 
 
 class AnimateDiffLoader(io.ComfyNode):
@@ -28,7 +28,7 @@ class AnimateDiffLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "motion_module_name",
-                    options=model_folders.combo_options(model_folders.MOTION_MODELS),
+                    options=files.combo_options(files.MOTION_MODELS),
                     tooltip="An AnimateDiff motion module (.safetensors) from models/animatediff_models, "
                     "made for the width of the model.",
                 ),
@@ -39,7 +39,7 @@ class AnimateDiffLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, motion_module_name: str) -> bool | str:
         """Refuse before execution what can not be loaded; the sentence appears on the node."""
-        folder = model_folders.MOTION_MODELS
+        folder = files.MOTION_MODELS
         return weights_problem(folder, motion_module_name, FileKind.MOTION_MODULE) or True
 
     @classmethod
@@ -48,10 +48,10 @@ class AnimateDiffLoader(io.ComfyNode):
 
         The host passes linked inputs too, without their values; a node that does not take them runs always.
         """
-        return model_folders.fingerprint_file(model_folders.MOTION_MODELS, motion_module_name)
+        return files.fingerprint_file(files.MOTION_MODELS, motion_module_name)
 
     @classmethod
     def execute(cls, model: io.Model.Type, motion_module_name: str) -> io.NodeOutput:
         """Attach the motion module to a clone of the model."""
-        path = model_folders.resolve_file(model_folders.MOTION_MODELS, motion_module_name)
+        path = files.resolve_file(files.MOTION_MODELS, motion_module_name)
         return io.NodeOutput(attach_animatediff(model, path))

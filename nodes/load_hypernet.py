@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from .host import model_folders
-from .host.hypernet_files import fingerprint_hypernet, hypernet_problem, load_hypernet
+from .host import files
+from .host.files import fingerprint_hypernet, hypernet_problem, load_hypernet
 from .io_types import Hypernet
 
 
@@ -13,7 +13,7 @@ class LoadVideo2LoRAHypernet(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
-        files = model_folders.list_files(model_folders.HYPERNETS)
+        names = files.list_files(files.HYPERNETS)
         return io.Schema(
             node_id="LoadVideo2LoRAHypernet",
             display_name="Load Video2LoRA Hypernet",
@@ -22,13 +22,13 @@ class LoadVideo2LoRAHypernet(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "hypernet_name",
-                    options=model_folders.combo_options(model_folders.HYPERNETS),
+                    options=files.combo_options(files.HYPERNETS),
                     tooltip="A Video2LoRA hypernetwork (.safetensors) from models/video2lora.",
                 ),
                 io.Combo.Input(
                     "aux_name",
-                    options=[model_folders.NO_FILE, *files],
-                    default=model_folders.NO_FILE,
+                    options=[files.NO_FILE, *names],
+                    default=files.NO_FILE,
                     tooltip="Only for the authors' pair of files: the LiLoRA file with the auxiliary "
                     "matrices that belongs to the hypernetwork. Leave 'none' for a Video2LoRA checkpoint, "
                     "which is one file.",

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..video2lora_core.reference_clip import ClipChoice
+from ..video2lora_core.frames import ClipChoice
 from .host.prediction import check_vae, predict_from_reference
 from .host.reference_video import read_reference
 from .io_types import AdaptiveLoRAType, Hypernet

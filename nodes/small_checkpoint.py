@@ -3,10 +3,10 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..video2lora_core.file_kinds import FileKind
-from .host import model_folders
-from .host.backbone import load_small_checkpoint
-from .host.weights_file import weights_problem
+from ..video2lora_core.files.kinds import FileKind
+from .host import files
+from .host.files import weights_problem
+from .host.small_checkpoint import load_small_checkpoint
 
 
 class LoadSmallCheckpoint(io.ComfyNode):
@@ -24,7 +24,7 @@ class LoadSmallCheckpoint(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint_name",
-                    options=model_folders.combo_options(model_folders.BACKBONES),
+                    options=files.combo_options(files.BACKBONES),
                     tooltip="A checkpoint (.safetensors) with UNet, CLIP and VAE from "
                     "models/video2lora_backbones.",
                 ),
@@ -39,15 +39,15 @@ class LoadSmallCheckpoint(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint_name: str) -> bool | str:
         """Refuse before execution what can not be loaded; the sentence appears on the node."""
-        return weights_problem(model_folders.BACKBONES, checkpoint_name, FileKind.CHECKPOINT) or True
+        return weights_problem(files.BACKBONES, checkpoint_name, FileKind.CHECKPOINT) or True
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint_name: str) -> str:
         """Load again when the file was replaced (size or modification time)."""
-        return model_folders.fingerprint_file(model_folders.BACKBONES, checkpoint_name)
+        return files.fingerprint_file(files.BACKBONES, checkpoint_name)
 
     @classmethod
     def execute(cls, checkpoint_name: str) -> io.NodeOutput:
         """Load the three parts."""
-        path = model_folders.resolve_file(model_folders.BACKBONES, checkpoint_name)
+        path = files.resolve_file(files.BACKBONES, checkpoint_name)
         return io.NodeOutput(*load_small_checkpoint(path, folder_paths.get_folder_paths("embeddings")))

@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..video2lora_core.errors import Video2LoRAError
 from ..video2lora_core.training.settings import TrainingSettings
-from .host.training_node import make_job, train_in_graph
+from .host.train_graph import make_job, train_in_graph
 from .io_types import Hypernet
 
 DEFAULTS = TrainingSettings()

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
 from video2lora_core.training import memory_table as table  # noqa: E402
-from video2lora_core.training.hypernet_settings import HypernetSettings  # noqa: E402
+from video2lora_core.training.new_hypernet import HypernetSettings  # noqa: E402
 
 GB = 1024**3
 # Multiplications and additions of SD1.5's UNet with motion modules for one 512 x 512 frame, forward.

@@ -9,15 +9,13 @@ For a frozen Linear with weight W (out, in):
 The auxiliary matrices are trained once; the small predicted matrices come from the hypernetwork.
 """
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from .errors import Video2LoRAError
-
-
-def vector_size(rank: int, down_dim: int, up_dim: int) -> int:
-    """D, the number of predicted values per layer: rank * (down_dim + up_dim)."""
-    return rank * (down_dim + up_dim)
+from .spec import LayerTarget, vector_size
 
 
 def split_vector(vector: Tensor, rank: int, down_dim: int, up_dim: int) -> tuple[Tensor, Tensor]:
@@ -70,3 +68,27 @@ class LightLoRA(nn.Module):
         up = self.up.to(dtype) @ b_pred.to(dtype)
         down = a_pred.to(dtype) @ self.down.to(dtype)
         return up, down
+
+
+class AuxiliaryMatrices(nn.Module):
+    """One LightLoRA per target: `matrices[name]`; iteration gives (name, LightLoRA) in target order."""
+
+    def __init__(self, targets: Sequence[LayerTarget], rank: int, down_dim: int, up_dim: int) -> None:
+        super().__init__()
+        # A list, because module names must not contain the dots of target names.
+        self.layers = nn.ModuleList(
+            LightLoRA(target.in_features, target.out_features, rank, down_dim, up_dim) for target in targets
+        )
+        self._index = {target.name: index for index, target in enumerate(targets)}
+
+    def __getitem__(self, name: str) -> LightLoRA:
+        return self.layers[self._index[name]]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __iter__(self) -> Iterator[tuple[str, LightLoRA]]:
+        return iter(zip(self._index, self.layers, strict=True))

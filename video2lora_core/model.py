@@ -7,17 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from .adaptive_lora import AdaptiveLoRA
-from .auxiliary import AuxiliaryMatrices
-from .config import Video2LoRAConfig, check_targets
 from .context import ContextConfig
 from .errors import Video2LoRAError
-from .file_kinds import FileKind, file_kind
-from .fingerprint import tensors_fingerprint
+from .files.checkpoint import describe_native, write_native
+from .files.kinds import FileKind, file_kind
+from .files.official import describe_official, write_official
+from .files.safetensors_io import FLOAT_DTYPES, SafetensorsHeader, read_header, read_tensors
+from .files.writing import tensors_fingerprint
 from .hypernetwork import HyperNetwork
-from .native_checkpoint import describe_native, write_native
-from .official_checkpoint import describe_official, write_official
-from .safetensors_header import FLOAT_DTYPES, SafetensorsHeader, read_header, read_tensors
-from .targets import LayerTarget
+from .light_lora import AuxiliaryMatrices
+from .spec import LayerTarget, Video2LoRAConfig, check_targets
 
 
 class Video2LoRA(nn.Module):

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .decoder import sinusoid_table
 from .errors import Video2LoRAError
 from .motion_layout import HEADS, MotionLayout, TransformerLayout, strip_prefix
-from .weight_decoder import sinusoid_table
 
 MAX_NORM_GROUPS = 32
 

@@ -22,9 +22,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import PatcherInjection
 
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.file_kinds import FileKind
+from ...video2lora_core.files.kinds import FileKind
 from ...video2lora_core.motion_module import MotionModel, VanillaTemporalModule
-from .weights_file import read_weights
+from .files import read_weights
 
 MOTION_KEY = "video2lora_motion"
 BETA_SCHEDULE = "sqrt_linear"

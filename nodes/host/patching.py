@@ -24,10 +24,52 @@ from comfy.patcher_extension import WrappersMP
 
 from ...video2lora_core.adaptive_lora import AdaptiveLoRA
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.targets import SPATIAL, TEMPORAL, LayerTarget
+from ...video2lora_core.spec import SPATIAL, TEMPORAL, LayerTarget
 from .animatediff import attach_motion_model, clone_model, keep_block_settings, motion_patchers
-from .patch_report import GroupReport, PatchReport
-from .target_layers import UNET_PREFIX, backbone_family, linear_weights, require_layers, unet_weights
+from .layers import UNET_PREFIX, backbone_family, linear_weights, require_layers, unet_weights
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """One group of layers: how many were patched, of how many the LoRA has."""
+
+    name: str
+    patched: int
+    total: int
+    waiting: bool = False
+
+    def __str__(self) -> str:
+        if self.waiting:
+            return f"{self.name} 0 of {self.total}: waiting for a motion module"
+        if self.total and not self.patched:
+            return f"{self.name} 0 of {self.total}: strength 0"
+        return f"{self.name} {self.patched} of {self.total}"
+
+
+@dataclass(frozen=True)
+class PatchReport:
+    """Layers patched by group, and the mean over them of ‖ΔW‖ / ‖W‖ (Frobenius norms, strength included)."""
+
+    groups: tuple[GroupReport, ...]
+    mean_relative_norm: float
+
+    @property
+    def patched(self) -> int:
+        """How many layers were patched."""
+        return sum(group.patched for group in self.groups)
+
+    @property
+    def total(self) -> int:
+        """How many layers the LoRA has."""
+        return sum(group.total for group in self.groups)
+
+    def __str__(self) -> str:
+        groups = ", ".join(str(group) for group in self.groups if group.total)
+        return (
+            f"{self.patched} of {self.total} layers patched ({groups}), "
+            f"mean relative norm {self.mean_relative_norm:.4g}"
+        )
+
 
 PATCH_KEY = "video2lora_motion_patches"
 OTHER_BACKBONE = (

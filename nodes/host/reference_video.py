@@ -13,7 +13,7 @@ from comfy_api.latest import InputImpl
 from torch import Tensor
 
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.reference_clip import ClipChoice, fit_frames
+from ...video2lora_core.frames import ClipChoice, fit_frames
 
 _FRAMES_AT_ONCE = 8
 

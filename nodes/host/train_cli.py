@@ -18,15 +18,15 @@ from comfy.model_patcher import ModelPatcher
 
 from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.safetensors_header import read_header
+from ...video2lora_core.files.safetensors_io import read_header
 from ...video2lora_core.training import Processes, StepReport, Trainer, TrainingSettings
-from ...video2lora_core.training.config import describe, read_config, setting
-from ...video2lora_core.training.data_settings import DataSettings
-from ...video2lora_core.training.hypernet_settings import HypernetSettings
-from . import model_folders
+from ...video2lora_core.training.new_hypernet import HypernetSettings
+from ...video2lora_core.training.settings import DataSettings
+from ...video2lora_core.training.settings_file import describe, read_config, setting
+from . import files
 from .animatediff import attach_motion_model
-from .backbone import METADATA_KEY, load_small_checkpoint
-from .training_run import JobListener, TrainingJob, run_job
+from .small_checkpoint import METADATA_KEY, load_small_checkpoint
+from .train_job import JobListener, TrainingJob, run_job
 
 log = logging.getLogger(__name__)
 FINAL_NAME = "hypernet.safetensors"
@@ -106,7 +106,7 @@ def _train(options: argparse.Namespace) -> int:
     model, clip, vae = load_backbone(backbone)
     start = None
     if backbone.start_from:
-        start = Video2LoRA.load(_find(backbone.start_from, (model_folders.HYPERNETS,)))
+        start = Video2LoRA.load(_find(backbone.start_from, (files.HYPERNETS,)))
     listener = JobListener(encoded=_log_encoding, started=stop_on_signals, stepped=_log_step)
     try:
         _, result = run_job(model, clip, vae, job, processes=processes, listener=listener, start=start)
@@ -129,7 +129,7 @@ def load_backbone(settings: BackboneSettings) -> tuple[ModelPatcher, comfy.sd.CL
     """
     if not settings.checkpoint:
         raise Video2LoRAError("The config file names no checkpoint; set it in the section [backbone].")
-    path = _find(settings.checkpoint, ("checkpoints", model_folders.BACKBONES))
+    path = _find(settings.checkpoint, ("checkpoints", files.BACKBONES))
     embeddings = folder_paths.get_folder_paths("embeddings")
     with torch.no_grad():
         if METADATA_KEY in read_header(path).metadata:
@@ -139,7 +139,7 @@ def load_backbone(settings: BackboneSettings) -> tuple[ModelPatcher, comfy.sd.CL
                 str(path), output_vae=True, output_clip=True, embedding_directory=embeddings
             )
         if settings.motion_module:
-            model = attach_motion_model(model, _find(settings.motion_module, (model_folders.MOTION_MODELS,)))
+            model = attach_motion_model(model, _find(settings.motion_module, (files.MOTION_MODELS,)))
     return model, clip, vae
 
 

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from video2lora_core import AdaptiveLoRA, Video2LoRA, Video2LoRAError, blend
-from video2lora_core.config import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM
+from video2lora_core.spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM
 
 from .small_models import latents, relative_error, small_model
 from .test_native_checkpoint import animatediff_targets

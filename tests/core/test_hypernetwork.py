@@ -13,10 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from tests.core.straightforward import heads_of, positions, predict
 from video2lora_core.context import ContextConfig
+from video2lora_core.decoder import attend, head_count
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.hypernetwork import HyperNetwork
-from video2lora_core.latent_attention import attend
-from video2lora_core.weight_decoder import head_count
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
 PREFIX = "img_weight_generator."

@@ -5,7 +5,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from video2lora_core import LayerTarget, Video2LoRAError, blend
-from video2lora_core.diffusers_names import diffusers_motion_path, diffusers_unet_path, infer_res_blocks
+from video2lora_core.files.export import diffusers_motion_path, diffusers_unet_path, infer_res_blocks
 
 from .small_models import SPATIAL_PATHS, latents, relative_error, small_model, small_targets
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import video2lora_core
 from video2lora_core import LayerTarget, Video2LoRA, Video2LoRAError
-from video2lora_core import atomic_file as atomic_file_module
 from video2lora_core.context import ContextConfig
+from video2lora_core.files import writing
 
 from .small_models import latents, small_model, small_targets
 
@@ -132,7 +132,7 @@ def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
     def full_disk(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic_file_module.os, "replace", full_disk)
+    monkeypatch.setattr(writing.os, "replace", full_disk)
     with pytest.raises(Video2LoRAError, match=r"m\.safetensors.*No space left"):
         small_model(seed=5).save(path)
     assert path.read_bytes() == old
@@ -142,7 +142,7 @@ def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
 def test_interrupted_write_leaves_no_litter(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),
-        atomic_file_module.replacing(tmp_path / "m.safetensors") as temporary,
+        writing.replacing(tmp_path / "m.safetensors") as temporary,
     ):
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt

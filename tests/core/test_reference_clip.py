@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from video2lora_core.errors import Video2LoRAError
-from video2lora_core.reference_clip import ClipChoice, fit_frames, fitted_size
+from video2lora_core.frames import ClipChoice, fit_frames, fitted_size
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_values_out_of_range_are_clamped_and_half_precision_is_read():
 def test_a_long_clip_is_fitted_in_pieces_with_the_same_result(monkeypatch):
     frames = torch.rand(5, 20, 20, 3)
     at_once = fit_frames(frames, 16)
-    monkeypatch.setattr("video2lora_core.reference_clip.PIXELS_AT_ONCE", 800)
+    monkeypatch.setattr("video2lora_core.frames.PIXELS_AT_ONCE", 800)
     assert torch.allclose(fit_frames(frames, 16), at_once, atol=1e-6)
 
 

@@ -8,18 +8,17 @@ import torch
 
 from tests.host.training_clips import DIRECTIONS, write_clip, write_dataset
 from video2lora_core.errors import Video2LoRAError
-from video2lora_core.targets import LayerTarget
+from video2lora_core.frames import decode_clip
+from video2lora_core.spec import LayerTarget
 from video2lora_core.training import Processes
 from video2lora_core.training.augment import AUGMENTATIONS, augment_clip
 from video2lora_core.training.batch import sample_references
 from video2lora_core.training.cache import ClipCache, is_sound, read_clip
 from video2lora_core.training.clip_list import ClipRecord, read_clip_list
-from video2lora_core.training.clip_video import decode_clip
-from video2lora_core.training.config import describe, read_config
-from video2lora_core.training.data_settings import DataSettings
 from video2lora_core.training.dataset import CachedClips, encode_dataset, split_heldout
-from video2lora_core.training.hypernet_settings import HypernetSettings
-from video2lora_core.training.settings import TrainingSettings
+from video2lora_core.training.new_hypernet import HypernetSettings
+from video2lora_core.training.settings import DataSettings, TrainingSettings
+from video2lora_core.training.settings_file import describe, read_config
 
 SECTIONS = {"data": DataSettings, "hypernet": HypernetSettings, "training": TrainingSettings}
 SMALL = DataSettings(frames=3, width=32, height=32)

@@ -138,7 +138,7 @@ def compare(host: Host, model) -> dict[str, float | int | bool | str]:
     attached = attach(host, model, "full.safetensors", "gen2")
     (motion,) = attached.get_additional_models_with_key("ADE")
     untouched = checksums(model, motion)
-    targets = host.module("nodes.host.target_layers").list_targets(attached)
+    targets = host.module("nodes.host.layers").list_targets(attached)
     hypernet = host.core.Video2LoRA.create(targets, latent_channels=4, rank=1, down_dim=54, up_dim=26)
     weights = torch.randn(len(targets), 80, generator=torch.Generator().manual_seed(2))
     lora = host.module("video2lora_core.adaptive_lora").AdaptiveLoRA(hypernet, weights * 0.3)

@@ -54,7 +54,7 @@ def ade(host):
 def parts(host, tmp_path_factory):
     path = tmp_path_factory.mktemp("backbones") / "small.safetensors"
     save_checkpoint(path, mult=(1, 2, 2, 2))
-    return host.module("nodes.host.backbone").load_small_checkpoint(path)
+    return host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def patching(host):
 
 @pytest.fixture(scope="module")
 def targets_of(host):
-    return host.module("nodes.host.target_layers").list_targets
+    return host.module("nodes.host.layers").list_targets
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ def error(host):
 @pytest.fixture(scope="module")
 def parts(host, tmp_path_factory):
     path = save_checkpoint(tmp_path_factory.mktemp("backbones") / "tiny.safetensors", v_prediction=True)
-    return host.module("nodes.host.backbone").load_small_checkpoint(path)
+    return host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
 
 
 @pytest.fixture

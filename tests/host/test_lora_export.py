@@ -10,9 +10,9 @@ from .backbones import motion_state_dict, save_checkpoint
 def exported(host, tmp_path_factory):
     """A tiny MODEL with a motion module, and an adaptive LoRA for all its layers."""
     path = save_checkpoint(tmp_path_factory.mktemp("backbones") / "tiny.safetensors")
-    model = host.module("nodes.host.backbone").load_small_checkpoint(path)[0]
+    model = host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)[0]
     model = host.module("nodes.host.patching").attach_animatediff(model, motion_state_dict())
-    targets = host.module("nodes.host.target_layers").list_targets(model)
+    targets = host.module("nodes.host.layers").list_targets(model)
     hypernet = host.core.Video2LoRA.create(
         targets, latent_channels=4, rank=2, alpha=3.0, down_dim=6, up_dim=5, decoder_blocks=1
     )

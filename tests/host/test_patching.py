@@ -16,7 +16,7 @@ def patching(host):
 
 @pytest.fixture(scope="module")
 def targets_of(host):
-    return host.module("nodes.host.target_layers").list_targets
+    return host.module("nodes.host.layers").list_targets
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def error(host):
 @pytest.fixture(scope="module")
 def parts(host, tmp_path_factory):
     path = save_checkpoint(tmp_path_factory.mktemp("backbones") / "tiny.safetensors")
-    return host.module("nodes.host.backbone").load_small_checkpoint(path)
+    return host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
 
 
 @pytest.fixture

@@ -367,8 +367,8 @@ def sampling_graph(host, server) -> dict:
     for folder in (backbones, hypernets):
         folder.mkdir(parents=True, exist_ok=True)
     path = save_checkpoint(backbones / "tiny.safetensors")
-    model, _, _ = host.module("nodes.host.backbone").load_small_checkpoint(path)
-    targets = host.module("nodes.host.target_layers").list_targets(model)
+    model, _, _ = host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
+    targets = host.module("nodes.host.layers").list_targets(model)
     make_hypernet(host.core, targets).save(hypernets / "for_tiny.safetensors")
     clip = {"width": 32, "height": 32, "batch_size": 4, "color": 8421504}
     choice = TAKE | {"hypernet": ["hypernet", 0], "vae": ["model", 2], "frames": ["clip", 0]}

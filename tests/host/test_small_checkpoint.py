@@ -9,7 +9,7 @@ from .backbones import CONTEXT_TOKENS, TEXT_WIDTH, checkpoint_metadata, checkpoi
 
 @pytest.fixture(scope="module")
 def backbone(host):
-    return host.module("nodes.host.backbone")
+    return host.module("nodes.host.small_checkpoint")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ FRAMES, TOKENS = 3, 5
 
 @pytest.fixture(scope="module")
 def training(host):
-    return host.module("nodes.host.training")
+    return host.module("nodes.host.denoiser")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def error(host):
 def load_model(host, folder, v_prediction):
     with torch.inference_mode():
         path = save_checkpoint(folder / f"tiny{v_prediction}.safetensors", v_prediction=v_prediction)
-        model, clip, vae = host.module("nodes.host.backbone").load_small_checkpoint(path)
+        model, clip, vae = host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
         motion = folder / "motion.safetensors"
         save_file(motion_state_dict(), motion)
         return host.module("nodes.host.animatediff").attach_motion_model(model, motion), clip, vae
@@ -35,7 +35,7 @@ def model(host, tmp_path_factory, request):
 
 @pytest.fixture(scope="module")
 def hypernet(host, model):
-    targets = host.module("nodes.host.target_layers").list_targets(model, feed_forward=True)
+    targets = host.module("nodes.host.layers").list_targets(model, feed_forward=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = host.core.Video2LoRA.create(

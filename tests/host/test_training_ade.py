@@ -13,12 +13,12 @@ pytestmark = pytest.mark.skipif(find_ade() is None, reason=WHY_NOT)
 @pytest.mark.parametrize("generation", ["gen1", "gen2"])
 def test_predictions_and_gradients_equal_our_own_loader(ade, parts, generation):  # noqa: F811
     host, model = ade, parts[0]
-    training, core = host.module("nodes.host.training"), host.module("video2lora_core.training")
+    training, core = host.module("nodes.host.denoiser"), host.module("video2lora_core.training")
     with torch.inference_mode():
         motion = host.models / "animatediff_models" / "small_v3.safetensors"
         own = host.module("nodes.host.animatediff").attach_motion_model(model, motion)
         evolved = attach(host, model, motion.name, generation)
-    targets = host.module("nodes.host.target_layers").list_targets(evolved)
+    targets = host.module("nodes.host.layers").list_targets(evolved)
     assert {target.group for target in targets} == {"spatial", "temporal"}
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 4, 3, 8, 8, generator=generator)

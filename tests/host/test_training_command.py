@@ -113,7 +113,7 @@ def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on")
 def test_the_example_of_a_config_is_one(host):
     command = host.module("nodes.host.train_cli")
-    config = host.module("video2lora_core.training.config")
+    config = host.module("video2lora_core.training.settings_file")
     sections = config.read_config(CHECKOUT / "docs" / "train.toml", command.SECTIONS)
     assert sections["backbone"].checkpoint.endswith(".safetensors")
     assert sections["data"].dataset and sections["training"].references > 1

@@ -11,21 +11,21 @@ VIDEOS, FRAMES, LATENT, TOKENS = 2, 4, 16, 12
 
 def test_activations_are_as_computed(host, tmp_path):
     table = host.module("video2lora_core.training.memory_table")
-    training, core = host.module("nodes.host.training"), host.module("video2lora_core.training")
+    training, core = host.module("nodes.host.denoiser"), host.module("video2lora_core.training")
     with torch.inference_mode():
         path = save_checkpoint(tmp_path / "small.safetensors", channels=64)
-        model, _, _ = host.module("nodes.host.backbone").load_small_checkpoint(path)
+        model, _, _ = host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
         save_file(motion_state_dict(channels=(64, 128)), tmp_path / "motion.safetensors")
         model = host.module("nodes.host.animatediff").attach_motion_model(
             model, tmp_path / "motion.safetensors"
         )
-    targets = host.module("nodes.host.target_layers").list_targets(model)
+    targets = host.module("nodes.host.layers").list_targets(model)
     backbone = table.BackboneShape((64, 128), (True, False), TEXT_WIDTH, 0)
     step = table.StepShape(VIDEOS, FRAMES, LATENT, LATENT, TOKENS, activation_bytes=4)
     assert len(targets) == sum(
         8 * (int(stage[2]) + int(motion)) for stage, motion in table.blocks(backbone, step)
     )
-    hypernet = host.module("video2lora_core.training.hypernet_settings").HypernetSettings()
+    hypernet = host.module("video2lora_core.training.new_hypernet").HypernetSettings()
     expected = table.auxiliary_parameters(backbone, hypernet)
     assert expected == sum(
         hypernet.down_dim * t.in_features + hypernet.up_dim * t.out_features for t in targets

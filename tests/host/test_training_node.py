@@ -53,7 +53,7 @@ def strengths(host):
 def test_cancel_keeps_the_state_and_the_same_name_goes_on(host, parts, monkeypatch):
     import comfy.model_management as management
 
-    node = host.module("nodes.host.training_node")
+    node = host.module("nodes.host.train_graph")
     original, stop_at = node._LiveCurve.stepped, 2
 
     def stepped(self, report):

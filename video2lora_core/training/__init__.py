@@ -1,14 +1,13 @@
 """Training a `Video2LoRA`: the objective, the loop and the data, without any host."""
 
+from .adapters import AdapterBranches, Denoiser
 from .batch import ClipSource, ShardedClipSource, TrainBatch
-from .branches import AdapterBranches
-from .denoiser import Denoiser
-from .loop import Trainer
 from .metrics import Comparison
 from .objective import Objective
 from .processes import Processes
-from .reports import StepReport, TrainingResult
+from .run_state import StepReport, TrainingResult
 from .settings import TrainingSettings
+from .trainer import Trainer
 
 __all__ = [
     "AdapterBranches",

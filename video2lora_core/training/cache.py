@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import Video2LoRAError
+from ..frames import decode_clip
 from .augment import augment_clip
+from .batch import step_generator
 from .clip_list import ClipRecord
-from .clip_video import decode_clip
-from .data_settings import DataSettings
-from .seeds import step_generator
+from .settings import DataSettings
 
 METADATA_KEY = "video2lora_clip"
 FORMAT_VERSION = 1

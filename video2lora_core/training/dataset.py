@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from ..errors import Video2LoRAError
-from .batch import TrainBatch
+from .batch import TrainBatch, step_generator
 from .cache import ClipCache, EncodedClip, file_hash, read_clip
 from .clip_list import ClipRecord
-from .data_settings import DataSettings
 from .processes import Processes
-from .seeds import step_generator
+from .settings import DataSettings
 
 log = logging.getLogger(__name__)
 CLIPS_IN_MEMORY = 512

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..hypernetwork import HyperNetwork
-from .hypernet_settings import HypernetSettings
+from .new_hypernet import HypernetSettings
 
 FLOAT32 = 4
 # float32 weights, gradients, two moments of AdamW, and the averaged weights.

@@ -13,13 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import Video2LoRAError
-from .balance import ConditionBalance
+from .adapters import AdapterBranches, Denoiser, Factors
 from .batch import TrainBatch
-from .branches import AdapterBranches, Factors
-from .denoiser import Denoiser
 from .processes import Processes
 from .settings import TrainingSettings
-from .timesteps import loss_weights, sample_timesteps
+from .timesteps import ConditionBalance, loss_weights, sample_timesteps
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

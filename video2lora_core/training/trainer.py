@@ -14,19 +14,24 @@ from typing import Any
 import torch
 
 from ..errors import Video2LoRAError
-from .batch import ClipSource, TrainBatch, sample_references
+from .adapters import Denoiser
+from .batch import ClipSource, TrainBatch, sample_references, step_generator
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from .config import to_dict
-from .denoiser import Denoiser
-from .evaluation import compare
-from .metrics import ALL, Comparison, MetricsWriter
+from .metrics import ALL, Comparison, MetricsWriter, compare
 from .objective import NoiseDraw, Objective, draw_noise
 from .optimizer import WeightAverage, make_optimizer, rate_factor
 from .processes import Processes
-from .reports import StepReport, TrainingResult, note_training
-from .run_state import RunState, check_same_run, collect_state, restore_state
-from .seeds import step_generator
+from .run_state import (
+    RunState,
+    StepReport,
+    TrainingResult,
+    check_same_run,
+    collect_state,
+    note_training,
+    restore_state,
+)
 from .settings import TrainingSettings, share_size
+from .settings_file import to_dict
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"

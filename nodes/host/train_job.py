@@ -19,7 +19,6 @@ from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.training import Processes, StepReport, Trainer, TrainingResult, TrainingSettings
 from ...video2lora_core.training.cache import ClipCache
 from ...video2lora_core.training.clip_list import read_clip_list
-from ...video2lora_core.training.data_settings import DataSettings
 from ...video2lora_core.training.dataset import (
     CachedClips,
     DatasetReport,
@@ -27,11 +26,12 @@ from ...video2lora_core.training.dataset import (
     encode_dataset,
     split_heldout,
 )
-from ...video2lora_core.training.hypernet_settings import HypernetSettings
-from ...video2lora_core.training.loop import check_settings
+from ...video2lora_core.training.new_hypernet import HypernetSettings
+from ...video2lora_core.training.settings import DataSettings
+from ...video2lora_core.training.trainer import check_settings
+from .denoiser import HostDenoiser, training_mode
+from .layers import backbone_family, list_targets
 from .prediction import NATIVE_RANGE, check_vae, encode_reference
-from .target_layers import backbone_family, list_targets
-from .training import HostDenoiser, training_mode
 
 log = logging.getLogger(__name__)
 

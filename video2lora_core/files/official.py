@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .atomic_file import write_safetensors
-from .config import Video2LoRAConfig, check_targets
-from .errors import Video2LoRAError
-from .file_kinds import OFFICIAL_PREFIX, FileKind, file_kind, wrong_kind
-from .native_checkpoint import CheckpointDescription, description_json, read_description
-from .official_order import known_order
-from .safetensors_header import SafetensorsHeader, shown
-from .targets import GROUPS, SPATIAL, TEMPORAL, LayerTarget
+from ..backbones import known_order
+from ..errors import Video2LoRAError
+from ..spec import GROUPS, SPATIAL, TEMPORAL, LayerTarget, Video2LoRAConfig, check_targets
+from .checkpoint import CheckpointDescription, description_json, read_description
+from .kinds import OFFICIAL_PREFIX, FileKind, file_kind, wrong_kind
+from .safetensors_io import SafetensorsHeader, shown
+from .writing import write_safetensors
 
 AUXILIARY_PREFIX = "lora_unet__"
 DESCRIPTION_KEY = "video2lora_official"

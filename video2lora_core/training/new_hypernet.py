@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM
 from ..context import KINDS, ContextConfig
 from ..errors import Video2LoRAError
 from ..model import Video2LoRA
-from ..targets import GROUPS, LayerTarget
-from .config import setting
+from ..spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM, GROUPS, LayerTarget
+from .settings_file import setting
 
 
 @dataclass(frozen=True)

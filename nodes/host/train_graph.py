@@ -21,14 +21,13 @@ from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.training import StepReport
 from ...video2lora_core.training.checkpoint import HYPERNET, list_checkpoints
-from ...video2lora_core.training.config import parse_config
-from ...video2lora_core.training.data_settings import DataSettings
-from ...video2lora_core.training.hypernet_settings import HypernetSettings
-from ...video2lora_core.training.loop import CHECKPOINTS
-from ...video2lora_core.training.settings import TrainingSettings
-from .loss_curve import as_image, draw_loss_curve
-from .model_folders import HYPERNETS
-from .training_run import JobListener, TrainingJob, run_job
+from ...video2lora_core.training.new_hypernet import HypernetSettings
+from ...video2lora_core.training.settings import DataSettings, TrainingSettings
+from ...video2lora_core.training.settings_file import parse_config
+from ...video2lora_core.training.trainer import CHECKPOINTS
+from .curve import as_image, draw_loss_curve
+from .files import HYPERNETS
+from .train_job import JobListener, TrainingJob, run_job
 
 RUNS = "video2lora_training"
 SECTIONS = {"data": DataSettings, "hypernet": HypernetSettings, "training": TrainingSettings}

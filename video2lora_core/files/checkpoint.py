@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .atomic_file import write_safetensors
-from .config import Video2LoRAConfig, targets_from_list, targets_to_list
-from .errors import Video2LoRAError
-from .file_kinds import NATIVE_KEY, FileKind, file_kind, wrong_kind
-from .safetensors_header import MAX_METADATA_JSON, SafetensorsHeader
-from .targets import LayerTarget
+from ..errors import Video2LoRAError
+from ..spec import LayerTarget, Video2LoRAConfig, targets_from_list, targets_to_list
+from .kinds import NATIVE_KEY, FileKind, file_kind, wrong_kind
+from .safetensors_io import MAX_METADATA_JSON, SafetensorsHeader
+from .writing import write_safetensors
 
 NATIVE_VERSION = 1
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import Video2LoRAError
+from ..errors import Video2LoRAError
 
 MAX_HEADER_BYTES = 25_000_000
 MAX_TENSORS = 100_000

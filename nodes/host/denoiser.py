@@ -22,9 +22,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.motion_module import VanillaTemporalModule
-from ...video2lora_core.targets import LayerTarget
+from ...video2lora_core.spec import LayerTarget
 from .animatediff import motion_patchers
-from .target_layers import MOTION_SCOPE, UNET_SCOPE
+from .layers import MOTION_SCOPE, UNET_SCOPE
 
 RECOMPUTED = (openaimodel.ResBlock, comfy.ldm.modules.attention.SpatialTransformer, VanillaTemporalModule)
 

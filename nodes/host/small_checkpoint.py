@@ -28,8 +28,8 @@ import comfy.utils
 import torch
 
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.file_kinds import FileKind
-from .weights_file import read_weights
+from ...video2lora_core.files.kinds import FileKind
+from .files import read_weights
 
 UNET_PREFIX = "model.diffusion_model."
 CLIP_PREFIX = "cond_stage_model."

@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.targets import SPATIAL, TEMPORAL, LayerTarget
+from ...video2lora_core.spec import SPATIAL, TEMPORAL, LayerTarget
 from .animatediff import motion_patchers
 
 UNET_PREFIX = "diffusion_model."

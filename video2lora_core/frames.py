@@ -1,9 +1,12 @@
-"""The reference clip: which frames of a video are read, and at what size.
+"""Which frames of a clip are read, and at what size: the same for a reference and for training.
 
 Frames are float tensors (F, H, W, C) with values in [0, 1]. Nothing here knows where they come from.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -146,3 +149,34 @@ def _cover(frames: Tensor, width: int, height: int) -> Tensor:
     top = (frames.shape[1] - height) // 2
     left = (frames.shape[2] - width) // 2
     return frames[:, top : top + height, left : left + width]
+
+
+def decode_clip(path: Path, frames: int, stride: int, width: int, height: int) -> Tensor:
+    """Frames 0, stride, 2*stride ... of a video file, (frames, height, width, 3) in [0, 1].
+
+    Scaled to cover the size (antialiased), then cut evenly at both sides. Raises Video2LoRAError when the
+    file can not be decoded or has too few frames.
+    """
+    import av
+
+    taken: list[Tensor] = []
+    total = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise Video2LoRAError(f"'{path}' has no video; remove it from the dataset.")
+            for frame in container.decode(video=0):
+                if total % stride == 0:
+                    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+                    taken.append(_cover(pixels[None].float() / 255.0, width, height)[0])
+                total += 1
+                if len(taken) == frames:
+                    return torch.stack(taken)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, Video2LoRAError):
+            raise
+        raise Video2LoRAError(f"'{path}' can not be decoded ({error}); replace or remove it.") from error
+    raise Video2LoRAError(
+        f"'{path}' has {total} frames but {(frames - 1) * stride + 1} are needed ({frames} at stride "
+        f"{stride}); use longer clips, fewer frames or a smaller stride."
+    )

@@ -1,16 +1,19 @@
 """Writing a file so that a crash, a full disk or a cancel leaves either the old file or the new one."""
 
+import hashlib
+import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import Video2LoRAError
+from ..errors import Video2LoRAError
 
 
 @contextmanager
@@ -72,3 +75,16 @@ def write_safetensors(
         plain[name] = tensor.detach().to("cpu", copy=True).contiguous()
     with replacing(path) as temporary:
         save(plain, temporary, metadata=dict(metadata))
+
+
+DIGEST_BYTES = 20
+
+
+def tensors_fingerprint(tensors: Mapping[str, Tensor], facts: Mapping) -> str:
+    """40 hexadecimal digits over names, shapes, types and bytes of the tensors, in order, and JSON facts."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    digest.update(json.dumps(dict(facts), sort_keys=True).encode())
+    for name, tensor in tensors.items():
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.detach().to("cpu").contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

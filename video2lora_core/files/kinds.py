@@ -2,8 +2,8 @@
 
 from enum import Enum
 
-from .errors import Video2LoRAError
-from .safetensors_header import SafetensorsHeader
+from ..errors import Video2LoRAError
+from .safetensors_io import SafetensorsHeader
 
 NATIVE_KEY = "video2lora"
 COMPACT_KEY = "adaptive_lora"

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .atomic_file import write_safetensors
-from .config import is_plain_json
-from .errors import Video2LoRAError
-from .file_kinds import COMPACT_KEY, FileKind, file_kind, wrong_kind
-from .safetensors_header import read_header, read_tensors
+from ..errors import Video2LoRAError
+from ..spec import is_plain_json
+from .kinds import COMPACT_KEY, FileKind, file_kind, wrong_kind
+from .safetensors_io import read_header, read_tensors
+from .writing import write_safetensors
 
 COMPACT_VERSION = 1
 MAX_TEXT = 100
