@@ -23,7 +23,7 @@ help:
 	@echo "make clean   remove what was made inside the checkout"
 
 demo:
-	@$(RUN) -m demo.run_demo
+	@$(RUN) -m demo.run
 
 test:
 	@$(RUN) -m pytest -q $(TESTS)
@@ -32,7 +32,7 @@ bench:
 	@$(RUN) -m benchmarks
 
 eval:
-	@$(RUN) demo/evaluate.py --seed $(SEED) $(if $(N),--n $(N))
+	@$(RUN) lab/evaluate.py --seed $(SEED) $(if $(N),--n $(N))
 
 lint:
 	@$(RUN) -m ruff format --check .

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from demo.comfy_in_process import Host, load_host
 from tests.host.backbones import motion_state_dict, save_checkpoint
+from tools.comfy.in_process import Host, load_host
 
 CHANNELS = 64
 MULTIPLIERS = (1, 2, 4, 4)

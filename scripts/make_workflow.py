@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from demo.comfy_server import CHECKOUT, ComfyServer
+from tools.comfy.server import CHECKOUT, ComfyServer
 
 WORKFLOWS = CHECKOUT / "workflows"
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")

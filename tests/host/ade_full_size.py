@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from demo.comfy_in_process import Host, load_host
+from tools.comfy.in_process import Host, load_host
 
 from .ade import PACK, VERSIONS, attach, find_ade
 from .backbones import relative_change, seeded

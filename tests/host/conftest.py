@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from demo.comfy_in_process import load_host
-from demo.comfy_server import ComfyServer
+from tools.comfy.in_process import load_host
+from tools.comfy.server import ComfyServer
 
 
 def _need_host() -> None:
@@ -22,7 +22,7 @@ def host_path():
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory):
-    """ComfyUI imported into this process, with this pack loaded; see demo.comfy_in_process.Host."""
+    """ComfyUI imported into this process, with this pack loaded; see tools.comfy.in_process.Host."""
     _need_host()
     return load_host(tmp_path_factory.mktemp("comfy_host"))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from demo.comfy_client import VIDEO_SUFFIXES, output_files, refusal
-from demo.make_random_models import MODEL_FILES, make_random_models
 from demo.video_files import read_video, write_moving_square
+from tests.host.random_models import MODEL_FILES, make_random_models
+from tools.comfy.client import VIDEO_SUFFIXES, output_files, refusal
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json"))

@@ -1,6 +1,6 @@
 """Trains the demo's VAE: TAESD's layout, 4 latent channels, factor 8, latents whitened.
 
-    python demo/train_vae.py --minutes 9 --out demo/training/vae.safetensors
+    python lab/train_vae.py --minutes 9 --out lab/training/vae.safetensors
 
 The latents that reach the UNet should have zero mean, unit variance and uncorrelated channels (a
 v-prediction UNet takes sigma_data = 1): a penalty pulls them there, and an exact affine whitening at the
@@ -14,8 +14,8 @@ import argparse
 import time
 from pathlib import Path
 
-import bootstrap
 import clips
+import comfy_tools
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -151,9 +151,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9, help="wall-clock minutes of training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--decoder-of", type=Path, help="go on with this VAE, its encoder frozen")
-    parser.add_argument("--out", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
+    parser.add_argument("--out", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "vae.safetensors")
     options = parser.parse_args()
-    bootstrap.import_host()
+    comfy_tools.import_host()
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
     vae = make_vae(generator) if options.decoder_of is None else load_vae(options.decoder_of)

@@ -1,6 +1,6 @@
 """Encodes the clips that the demo's hypernetwork is trained on: conditions, each with several clips.
 
-python demo/make_dataset.py --vae demo/training/vae.safetensors --out demo/training/dataset.safetensors
+python lab/make_dataset.py --vae lab/training/vae.safetensors --out lab/training/dataset.safetensors
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-import bootstrap
 import clips
+import comfy_tools
 import torch
 from safetensors.torch import save_file
 
@@ -19,16 +19,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
+    parser.add_argument("--vae", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "vae.safetensors")
     parser.add_argument(
-        "--out", type=Path, default=bootstrap.ROOT / "demo" / "training" / "dataset.safetensors"
+        "--out", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "dataset.safetensors"
     )
     parser.add_argument("--conditions", type=int, default=4000)
     parser.add_argument("--clips", type=int, default=3, help="clips a condition")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     options = parser.parse_args()
-    bootstrap.import_host()
+    comfy_tools.import_host()
     from captions import CaptionTokens, full_captions
     from conditions import draw_training
     from train_base import FastEncoder

@@ -9,7 +9,7 @@ from pathlib import Path
 import clips
 import torch
 import torch.nn.functional as F
-from bootstrap import MODELS
+from comfy_tools import MODELS
 from conditions import CLASSES, class_of
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -92,7 +92,7 @@ def load_judge(path: Path = JUDGE_FILE) -> tuple[Judge, dict]:
         metadata = file.metadata()
         state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     if json.loads(metadata["classes"]) != list(CLASSES):
-        raise SystemExit(f"{path.name} was trained for other classes; run demo/train_judge.py again.")
+        raise SystemExit(f"{path.name} was trained for other classes; run lab/train_judge.py again.")
     judge = Judge()
     judge.load_state_dict(state)
     return judge.eval(), json.loads(metadata["figures"])

@@ -1,23 +1,20 @@
 """Draws the demo's reference videos: 256 pixels, 8 frames, H.264, with a manifest of what is made of them.
 
-python -m demo.make_references
+python lab/make_references.py
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sys
-from pathlib import Path
 
-import torch
-
-sys.path.append(str(Path(__file__).resolve().parent))
 import clips
+import torch
+from comfy_tools import ROOT
 
-from .video_files import write_video
+from demo.video_files import write_video
 
-FOLDER = Path(__file__).resolve().parent / "references"
+FOLDER = ROOT / "demo" / "references"
 SIZE = 256  # pixels; the graph fits the frames to the 64 that the demo's model knows
 
 # file, title, what happens (kind, degrees, amount, sign), what is seen, prompt for the new video, held out

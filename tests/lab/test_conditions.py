@@ -8,13 +8,13 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def clips(demo_module):
-    return demo_module("clips")
+def clips(lab_module):
+    return lab_module("clips")
 
 
 @pytest.fixture(scope="module")
-def conditions(demo_module):
-    return demo_module("conditions")
+def conditions(lab_module):
+    return lab_module("conditions")
 
 
 def generator(seed=0):

@@ -5,13 +5,13 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def clips(demo_module):
-    return demo_module("clips")
+def clips(lab_module):
+    return lab_module("clips")
 
 
 @pytest.fixture(scope="module")
-def tracking(demo_module):
-    return demo_module("tracking")
+def tracking(lab_module):
+    return lab_module("tracking")
 
 
 def generator(seed=0):

@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .comfy_client import ComfyClient
+from .client import ComfyClient
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 PACK_NAME = "ComfyUI-Video2LoRA"
 
 

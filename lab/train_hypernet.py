@@ -1,6 +1,6 @@
 """Trains the demo's hypernetwork with the pack's own trainer, on procedural clips encoded by make_dataset.py.
 
-    python demo/train_hypernet.py --config demo/hypernet.toml
+    python lab/train_hypernet.py --config lab/hypernet.toml
 
 The source of clips is the only thing of its own: pairs of clips of one condition, any direction, speed or
 hue, none of the held-out ones. Resumes when the output folder holds checkpoints; runs in several processes
@@ -51,7 +51,7 @@ class PairSource:
         The second of a pair is the first played backwards, which is the opposite semantics on the same
         content; where that is a condition held out or none at all, it is another clip of the same condition.
         """
-        from comfy_pack import core_module
+        from comfy_tools import core_module
 
         rows = self.rows[torch.randint(0, len(self.rows), (batch // 2,), generator=generator)]
         order = torch.rand(len(rows), self.latents.shape[1], generator=generator).argsort(1)
@@ -121,7 +121,7 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
 
 def load_backbone(models: Path, feed_forward: bool):
     """The demo's MODEL with its motion module, its CLIP, and the layers that get a LoRA."""
-    from comfy_pack import host_module
+    from comfy_tools import host_module
     from demo_models import BACKBONE, MOTION
 
     model, clip, _ = host_module("small_checkpoint").load_small_checkpoint(str(models / BACKBONE))
@@ -131,7 +131,7 @@ def load_backbone(models: Path, feed_forward: bool):
 
 def read_settings(options: argparse.Namespace):
     """The trainer's settings and the hypernetwork's, from the config file and the command line."""
-    from comfy_pack import core_module
+    from comfy_tools import core_module
 
     sections = core_module("training.settings_file").read_config(
         options.config,
@@ -158,7 +158,7 @@ def overridden(settings, changes: dict, pairs: list[str]):
 
 def train(options: argparse.Namespace) -> None:
     """Trains or resumes; leaves hypernet.safetensors in the output folder."""
-    from comfy_pack import core_module, host_module
+    from comfy_tools import core_module, host_module
 
     processes = core_module("training.processes").Processes.start("cpu")
     settings, shape = read_settings(options)
@@ -191,10 +191,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, default=ROOT / "demo" / "hypernet.toml")
-    parser.add_argument("--data", type=Path, default=ROOT / "demo" / "training" / "dataset.safetensors")
+    parser.add_argument("--config", type=Path, default=ROOT / "lab" / "hypernet.toml")
+    parser.add_argument("--data", type=Path, default=ROOT / "lab" / "training" / "dataset.safetensors")
     parser.add_argument("--models", type=Path, default=ROOT / "demo" / "models")
-    parser.add_argument("--out", type=Path, default=ROOT / "demo" / "training" / "hypernet")
+    parser.add_argument("--out", type=Path, default=ROOT / "lab" / "training" / "hypernet")
     parser.add_argument("--minutes", type=float, help="overrides max_minutes of the config")
     parser.add_argument("--seed", type=int, help="overrides the seed of the config")
     parser.add_argument("--init", type=Path, help="start from the weights of this hypernetwork")
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    from comfy_pack import start_host
+    from comfy_tools import start_host
 
     with tempfile.TemporaryDirectory() as base:
         start_host(Path(base))

@@ -1,6 +1,6 @@
 """Trains the demo's backbone (UNet, motion modules, text encoder) on procedural clips, by wall-clock.
 
-    python -m torch.distributed.run --nproc_per_node 2 demo/train_base.py --minutes 75
+    python -m torch.distributed.run --nproc_per_node 2 lab/train_base.py --minutes 75
 
 The plain diffusion objective in v-prediction, in one process or several that average their gradients.
 Captions say what is seen and, for all but still clips, what happens; so a prompt that says nothing about
@@ -15,8 +15,8 @@ import math
 import time
 from pathlib import Path
 
-import bootstrap
 import clips
+import comfy_tools
 import torch
 from torch import Tensor, nn
 
@@ -208,9 +208,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
+    parser.add_argument("--vae", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "vae.safetensors")
     parser.add_argument(
-        "--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.safetensors"
+        "--state", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "base.safetensors"
     )
     parser.add_argument(
         "--minutes", type=float, default=75, help="wall-clock minutes, counted over all resumes"
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    bootstrap.import_host()
+    comfy_tools.import_host()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     train(options)

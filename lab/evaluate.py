@@ -1,8 +1,8 @@
 """Measures what the shipped models transfer from a reference, on clips, contents and seeds never trained on.
 
-    python demo/evaluate.py --seed 0          (or: make eval SEED=0)
+    python lab/evaluate.py --seed 0          (or: make eval SEED=0)
 
-Prompts say what is seen and no word of what happens. Writes demo/eval.json and demo/eval.png.
+Prompts say what is seen and no word of what happens. Writes lab/eval.json and lab/eval.png.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import bootstrap
 import clips
+import comfy_tools
 import conditions
 import torch
-from comfy_pack import start_host
+from comfy_tools import start_host
 from evaluation_sets import EFFECT_SETS, MOTION_SETS, Scene
 from judge import ATTRIBUTES, JUDGE_FILE, accuracy, load_judge, truth
 from torch import Tensor
@@ -249,13 +249,13 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=64, help="samples a set")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--quick", action="store_true", help="velocities of moves alone, in eval_quick.json")
-    parser.add_argument("--models", type=Path, default=bootstrap.MODELS)
+    parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
     parser.add_argument(
         "--hypernet", type=Path, help="the hypernetwork's file, when not in the models' folder"
     )
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE)
     parser.add_argument(
-        "--out", type=Path, default=bootstrap.ROOT / "demo", help="folder for eval.json, eval.png"
+        "--out", type=Path, default=comfy_tools.ROOT / "lab", help="folder for eval.json, eval.png"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="video2lora-eval-") as base:

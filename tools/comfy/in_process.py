@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .comfy_server import PACK_NAME, find_host, make_base_directory
+from .server import PACK_NAME, find_host, make_base_directory
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Untrained stand-ins for the demo's models, from a fixed seed: the plumbing without the learning.
 
-    python -m demo.make_random_models FOLDER
+    python -m tests.host.random_models FOLDER
 
 FOLDER gets the model folders and file names that the demo's graph asks for. Tests use them, and the demo does
 where the trained files are not there.
@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.host.backbones import motion_state_dict, save_checkpoint
-
-from .comfy_in_process import Host, load_host
+from tools.comfy.in_process import Host, load_host
 
 BACKBONE = Path("video2lora_backbones/video2lora-demo-base.safetensors")
 MOTION_MODULE = Path("animatediff_models/video2lora-demo-motion.safetensors")

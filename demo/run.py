@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from .comfy_client import VIDEO_SUFFIXES, output_files
-from .comfy_server import CHECKOUT, ComfyServer
-from .contact_sheet import Comparison, draw_sheet, draw_thumbnail, write_comparison_video
+from tools.comfy.client import VIDEO_SUFFIXES, output_files
+from tools.comfy.server import CHECKOUT, ComfyServer
+
+from .pictures import Comparison, draw_sheet, draw_thumbnail, write_comparison_video
 from .video_files import read_video, write_moving_square
 
 DEMO = CHECKOUT / "demo"
@@ -128,7 +129,7 @@ def provide_models(server_models: Path) -> bool:
     shipped = {path.name for path in (DEMO / "models").rglob("*.safetensors")}
     if {name for name in needed if str(name).endswith(".safetensors")} <= shipped:
         return True
-    command = [sys.executable, "-m", "demo.make_random_models", str(server_models)]
+    command = [sys.executable, "-m", "tests.host.random_models", str(server_models)]
     subprocess.run(command, cwd=CHECKOUT, check=True, stderr=subprocess.DEVNULL)
     return False
 

@@ -46,22 +46,22 @@ class EchoModels:
 
 
 @pytest.fixture
-def evaluate(demo_module):
-    return demo_module("evaluate")
+def evaluate(lab_module):
+    return lab_module("evaluate")
 
 
-def run(demo_module, evaluate, monkeypatch, count, deaf=False, quick=True):
-    clips = demo_module("clips")
+def run(lab_module, evaluate, monkeypatch, count, deaf=False, quick=True):
+    clips = lab_module("clips")
     models = EchoModels(clips, deaf)
     monkeypatch.setattr(clips, "render", models.remembering_render)
-    judge = None if quick else demo_module("judge").load_judge()[0]
+    judge = None if quick else lab_module("judge").load_judge()[0]
     evaluation = evaluate.Evaluation(models, judge, count, seed=0)
     evaluation.run(quick)
     return evaluation
 
 
-def test_copied_moves_get_full_marks(demo_module, evaluate, monkeypatch):
-    figures = run(demo_module, evaluate, monkeypatch, 16).report.figures
+def test_copied_moves_get_full_marks(lab_module, evaluate, monkeypatch):
+    figures = run(lab_module, evaluate, monkeypatch, 16).report.figures
     assert figures["velocity_cosine"]["seen"] > 0.97
     assert figures["velocity_cosine"]["heldout"] > 0.97
     assert figures["speed_ratio"]["seen"] == pytest.approx(1.0, abs=0.05)
@@ -69,16 +69,16 @@ def test_copied_moves_get_full_marks(demo_module, evaluate, monkeypatch):
     assert figures["speed_ratio"]["no_lora"] < 0.1
 
 
-def test_a_model_deaf_to_the_reference_gets_none(demo_module, evaluate, monkeypatch):
-    figures = run(demo_module, evaluate, monkeypatch, 16, deaf=True).report.figures
+def test_a_model_deaf_to_the_reference_gets_none(lab_module, evaluate, monkeypatch):
+    figures = run(lab_module, evaluate, monkeypatch, 16, deaf=True).report.figures
     assert abs(figures["velocity_cosine"]["seen"]) < 0.6  # cosines of what is left of the tracker's noise
     assert figures["speed_ratio"]["seen"] < 0.1
 
 
-def test_the_whole_evaluation_with_its_page(demo_module, evaluate, monkeypatch, tmp_path):
-    if not demo_module("judge").JUDGE_FILE.exists():
-        pytest.skip("demo/models/judge is not there: run demo/train_judge.py")
-    evaluation = run(demo_module, evaluate, monkeypatch, 12, quick=False)
+def test_the_whole_evaluation_with_its_page(lab_module, evaluate, monkeypatch, tmp_path):
+    if not lab_module("judge").JUDGE_FILE.exists():
+        pytest.skip("demo/models/judge is not there: run lab/train_judge.py")
+    evaluation = run(lab_module, evaluate, monkeypatch, 12, quick=False)
     figures = evaluation.report.figures
     accuracy = figures["effect_accuracy"]
     assert min(accuracy[name] for name in ("seen", "heldout", "heldout_kinds", "real_clips")) > 0.85
@@ -86,9 +86,9 @@ def test_the_whole_evaluation_with_its_page(demo_module, evaluate, monkeypatch, 
     assert min(figures["content_kept"].values()) > 0.8
     assert figures["zeroed_lora"] == {"equals_no_lora": True}
     assert len(figures["strength_velocity_cosine"]) == len(evaluate.STRENGTHS)
-    summary = evaluate.summarise(figures, seed=0, count=12, weights=[demo_module("judge").JUDGE_FILE])
+    summary = evaluate.summarise(figures, seed=0, count=12, weights=[lab_module("judge").JUDGE_FILE])
     assert summary["effect_accuracy"]["chance"] == pytest.approx(1 / 18, abs=1e-3)
     assert summary["content_kept"] > 0.8
     assert 0.5 < summary["weights_mb"] < 1
-    demo_module("eval_page").draw_page(evaluation.examples, tmp_path / "page.png")
+    lab_module("eval_page").draw_page(evaluation.examples, tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000

@@ -1,7 +1,7 @@
 """Writes the trained backbone as the files ComfyUI loads: one checkpoint (UNet, CLIP, VAE) and one motion
 module.
 
-python demo/export_backbone.py --vae demo/training/vae.safetensors --state demo/training/base.safetensors
+python lab/export_backbone.py --vae lab/training/vae.safetensors --state lab/training/base.safetensors
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-import bootstrap
+import comfy_tools
 import torch
 from safetensors.torch import save_file
 
@@ -21,13 +21,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--vae", type=Path, default=bootstrap.ROOT / "demo" / "training" / "vae.safetensors")
+    parser.add_argument("--vae", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "vae.safetensors")
     parser.add_argument(
-        "--state", type=Path, default=bootstrap.ROOT / "demo" / "training" / "base.safetensors"
+        "--state", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "base.safetensors"
     )
-    parser.add_argument("--models", type=Path, default=bootstrap.MODELS)
+    parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
     options = parser.parse_args()
-    bootstrap.import_host()
+    comfy_tools.import_host()
     from backbone_net import HEADS, TEXT_HEADS, VOCABULARY_SIZE, BackboneNet
     from base_state import load_average
     from captions import CONTEXT_TOKENS, CaptionTokens, vocabulary

@@ -1,6 +1,6 @@
 """Trains the judge on real procedural clips of every kind, each drawn anew; it never sees a generated one.
 
-python demo/train_judge.py
+python lab/train_judge.py
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).resolve().parents[2] / "demo"
+CHECKOUT = Path(__file__).resolve().parents[2]
+LAB = CHECKOUT / "lab"
 SAMPLES = 8
 
 
@@ -16,8 +17,8 @@ SAMPLES = 8
 def measured(host_path, tmp_path_factory):
     """The figures of a short evaluation, measured now."""
     out = tmp_path_factory.mktemp("eval")
-    command = [sys.executable, str(DEMO / "evaluate.py"), "--quick", "--n", str(SAMPLES), "--out", str(out)]
-    run = subprocess.run(command, cwd=DEMO.parent, capture_output=True, text=True, timeout=280)
+    command = [sys.executable, str(LAB / "evaluate.py"), "--quick", "--n", str(SAMPLES), "--out", str(out)]
+    run = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stderr
     assert (out / "eval_quick.png").stat().st_size > 10_000
     return json.loads((out / "eval_quick.json").read_text())
@@ -37,8 +38,8 @@ def test_without_the_reference_they_do_not(measured):
 
 
 def test_the_published_evaluation_is_of_these_weights():
-    published = json.loads((DEMO / "eval.json").read_text())
-    files = list((DEMO / "models").rglob("*.safetensors"))
+    published = json.loads((LAB / "eval.json").read_text())
+    files = list((CHECKOUT / "demo" / "models").rglob("*.safetensors"))
     assert published["weights_sha256"] == {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files
     }

@@ -1,7 +1,7 @@
 """Trains the demo's hypernetwork over three seeds, and in short runs that each leave one thing out.
 
-    python demo/ablation.py                        all of it, hours on one core
-    python demo/ablation.py --only seed1 rank2     some of it; run two at a time, one core each
+    python lab/ablation.py                        all of it, hours on one core
+    python lab/ablation.py --only seed1 rank2     some of it; run two at a time, one core each
 
 Writes docs/ablation.md with what is finished so far. Finished runs are kept in --out and not repeated.
 """
@@ -17,12 +17,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap import MODELS, ROOT
+from comfy_tools import MODELS, ROOT
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One run: what differs from demo/hypernet.toml. A whole one has its steps and the whole evaluation."""
+    """One run: what differs from lab/hypernet.toml. A whole one has its steps and the whole evaluation."""
 
     name: str
     label: str
@@ -82,7 +82,7 @@ def run_variant(variant: Variant, options: argparse.Namespace) -> None:
     if not variant.whole:
         measure += ["--quick", "--n", options.samples]
     for script, *arguments in (train, measure):
-        subprocess.run([sys.executable, str(ROOT / "demo" / script), *map(str, arguments)], check=True)
+        subprocess.run([sys.executable, str(ROOT / "lab" / script), *map(str, arguments)], check=True)
 
 
 def seed_table(folder: Path) -> list[str]:
@@ -127,12 +127,12 @@ def write_page(options: argparse.Namespace) -> None:
     lines = [
         "# What each part of the demo's hypernetwork does",
         "",
-        "Written by `python demo/ablation.py`, on the demo's backbone; what the measures are is said in",
+        "Written by `python lab/ablation.py`, on the demo's backbone; what the measures are is said in",
         "`demo/models/README.md`.",
         "",
         "## Three seeds",
         "",
-        "The whole training of `demo/hypernet.toml` and the whole evaluation, 64 samples a set. Seed 0 is",
+        "The whole training of `lab/hypernet.toml` and the whole evaluation, 64 samples a set. Seed 0 is",
         "the shipped model.",
         "",
         *seed_table(options.out),
@@ -158,8 +158,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps of a short run")
     parser.add_argument("--samples", type=int, default=32, help="samples a set after a short run")
     parser.add_argument("--models", type=Path, default=MODELS)
-    parser.add_argument("--data", type=Path, default=ROOT / "demo" / "training" / "dataset.safetensors")
-    parser.add_argument("--out", type=Path, default=ROOT / "demo" / "training" / "ablation")
+    parser.add_argument("--data", type=Path, default=ROOT / "lab" / "training" / "dataset.safetensors")
+    parser.add_argument("--out", type=Path, default=ROOT / "lab" / "training" / "ablation")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "ablation.md")
     options = parser.parse_args()
     for name in options.only:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import bootstrap
+import comfy_tools
 import torch
 from backbone_net import TIMESTEPS, sigma_table
-from comfy_pack import core_module, host_module
+from comfy_tools import core_module, host_module
 from torch import Tensor
 
 BACKBONE = Path("video2lora_backbones/video2lora-demo-base.safetensors")
@@ -20,12 +20,12 @@ BATCH = 16
 
 
 class DemoModels:
-    """Backbone, motion module, VAE and hypernetwork; `comfy_pack.start_host` must have been called.
+    """Backbone, motion module, VAE and hypernetwork; `comfy_tools.start_host` must have been called.
 
     models: a folder like demo/models. hypernet: its file, when it lies elsewhere.
     """
 
-    def __init__(self, models: Path = bootstrap.MODELS, hypernet: Path | None = None) -> None:
+    def __init__(self, models: Path = comfy_tools.MODELS, hypernet: Path | None = None) -> None:
         from captions import CaptionTokens
         from vae_codec import VAECodec
 

@@ -1,0 +1,17 @@
+"""Shared by the tests of the procedural world."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+LAB = Path(__file__).resolve().parents[2] / "lab"
+
+
+@pytest.fixture(scope="session")
+def lab_module():
+    """Imports a script of lab/ by name, as the scripts there import each other."""
+    sys.path.append(str(LAB))
+    yield importlib.import_module
+    sys.path.remove(str(LAB))
