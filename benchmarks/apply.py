@@ -36,7 +36,7 @@ def measure(models: PatchableModel, folder: Path) -> list[str]:
 
     def ours(prediction=lora):
         return host.run_node(
-            "ApplyAdaptiveLoRA",
+            "Video2LoRAApplyAdaptiveLoRA",
             model=model,
             adaptive_lora=prediction,
             strength=next(strengths),

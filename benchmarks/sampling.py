@@ -31,7 +31,7 @@ def measure(models: PatchableModel) -> list[str]:
 
     host, without = models.host, models.moving
     patched, report = host.run_node(
-        "ApplyAdaptiveLoRA",
+        "Video2LoRAApplyAdaptiveLoRA",
         model=without,
         adaptive_lora=models.lora,
         strength=1.0,

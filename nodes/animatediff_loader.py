@@ -15,7 +15,7 @@ class AnimateDiffLoader(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
         return io.Schema(
-            node_id="AnimateDiffLoader",
+            node_id="Video2LoRALoadAnimateDiff",
             display_name="Load AnimateDiff Motion Module (built-in)",
             category="Video2LoRA",
             description="Attaches an AnimateDiff motion module to a model, so that a batch of latents "

@@ -16,7 +16,7 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
         return io.Schema(
-            node_id="ApplyAdaptiveLoRA",
+            node_id="Video2LoRAApplyAdaptiveLoRA",
             display_name="Apply Adaptive LoRA",
             category="Video2LoRA",
             description="Patches a model and its AnimateDiff motion module with an adaptive LoRA. Put it "

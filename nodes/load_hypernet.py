@@ -15,7 +15,7 @@ class LoadVideo2LoRAHypernet(io.ComfyNode):
         """Describe the node to the host."""
         names = files.list_files(files.HYPERNETS)
         return io.Schema(
-            node_id="LoadVideo2LoRAHypernet",
+            node_id="Video2LoRALoadHypernet",
             display_name="Load Video2LoRA Hypernet",
             category="Video2LoRA",
             description="Loads a trained Video2LoRA hypernetwork with its auxiliary matrices.",

@@ -22,7 +22,7 @@ class ReferenceVideoToLoRA(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
         return io.Schema(
-            node_id="ReferenceVideoToLoRA",
+            node_id="Video2LoRAReferenceToLoRA",
             display_name="Reference Video → LoRA",
             category="Video2LoRA",
             description="Encodes a reference clip with the VAE and predicts an adaptive LoRA from it. "

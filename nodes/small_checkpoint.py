@@ -16,7 +16,7 @@ class LoadSmallCheckpoint(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
         return io.Schema(
-            node_id="LoadSmallCheckpoint",
+            node_id="Video2LoRALoadSmallCheckpoint",
             display_name="Load SD1.5-Family Checkpoint (any width)",
             category="Video2LoRA",
             description="Loads a checkpoint in the layout of SD1.5 whatever its number of channels: the "

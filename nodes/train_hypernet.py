@@ -17,7 +17,7 @@ class TrainVideo2LoRA(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
         return io.Schema(
-            node_id="TrainVideo2LoRA",
+            node_id="Video2LoRATrainHypernet",
             display_name="Train Video2LoRA Hypernet",
             category="Video2LoRA",
             description="Trains a hypernetwork for this MODEL on clips sorted by what they show, with a live "

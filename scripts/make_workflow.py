@@ -158,7 +158,7 @@ def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dic
 
 def height_of(node_type: str, inputs: int, outputs: int, widgets: int) -> int:
     """Pixels a node needs; text boxes and previews need more."""
-    extra = {"CLIPTextEncode": 60, "SaveVideo": 320, "LoadVideo": 350, "ApplyAdaptiveLoRA": 80}
+    extra = {"CLIPTextEncode": 60, "SaveVideo": 320, "LoadVideo": 350, "Video2LoRAApplyAdaptiveLoRA": 80}
     return SLOT * max(inputs, outputs, 1) + ROW * widgets + 10 + extra.get(node_type, 0)
 
 

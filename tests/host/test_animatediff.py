@@ -170,7 +170,7 @@ def test_node_refuses_another_kind_of_file_before_it_runs(host):
     folder = host.models / "animatediff_models"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"lora_unet_x.lora_up.weight": torch.ones(4, 1)}, folder / "style.safetensors")
-    refusal = host.node_classes["AnimateDiffLoader"].validate_inputs("style.safetensors")
+    refusal = host.node_classes["Video2LoRALoadAnimateDiff"].validate_inputs("style.safetensors")
     assert "style.safetensors is a plain LoRA" in refusal
 
 
@@ -179,5 +179,7 @@ def test_node_attaches_a_file(host, model, sample, animatediff):
     folder.mkdir(parents=True, exist_ok=True)
     state = motion_state_dict(mid_block=True)
     save_file(state, folder / "tiny_v2.safetensors")
-    (attached,) = host.run_node("AnimateDiffLoader", model=model, motion_module_name="tiny_v2.safetensors")
+    (attached,) = host.run_node(
+        "Video2LoRALoadAnimateDiff", model=model, motion_module_name="tiny_v2.safetensors"
+    )
     assert torch.equal(sample(attached), sample(animatediff.attach_motion_model(model, state)))

@@ -90,13 +90,13 @@ def graph(hypernet: str = "good.safetensors", aux: str = "none", **reference) ->
     clip = {"width": 32, "height": 32, "batch_size": 6, "color": 8421504}
     return {
         "hypernet": {
-            "class_type": "LoadVideo2LoRAHypernet",
+            "class_type": "Video2LoRALoadHypernet",
             "inputs": {"hypernet_name": hypernet, "aux_name": aux},
         },
         "vae": {"class_type": "VAELoader", "inputs": {"vae_name": "tiny_vae.safetensors"}},
         "clip": {"class_type": "EmptyImage", "inputs": clip},
         "reference": {
-            "class_type": "ReferenceVideoToLoRA",
+            "class_type": "Video2LoRAReferenceToLoRA",
             "inputs": {
                 "hypernet": ["hypernet", 0],
                 "vae": ["vae", 0],

@@ -2,10 +2,10 @@
 
 
 def test_pack_loads_in_process(host):
-    assert "LoadVideo2LoRAHypernet" in host.node_classes
+    assert "Video2LoRALoadHypernet" in host.node_classes
     assert host.core.Video2LoRA.__module__.startswith(host.pack.__name__)
 
 
 def test_server_knows_our_nodes(server):
     known = server.object_info()
-    assert {"LoadVideo2LoRAHypernet", "ReferenceVideoToLoRA"} <= known.keys()
+    assert {"Video2LoRALoadHypernet", "Video2LoRAReferenceToLoRA"} <= known.keys()

@@ -342,7 +342,7 @@ def test_another_backbone_family_is_refused(patching, targets_of, error, make_lo
 def test_node_returns_the_model_and_the_report(host, targets_of, make_lora, moving):
     lora = make_lora(targets_of(moving))
     patched, report = host.run_node(
-        "ApplyAdaptiveLoRA",
+        "Video2LoRAApplyAdaptiveLoRA",
         model=moving,
         adaptive_lora=lora,
         strength=0.5,

@@ -58,7 +58,7 @@ def bars(host, monkeypatch):
 
 
 def run(host, **inputs):
-    return host.run_node("ReferenceVideoToLoRA", **(TAKE | inputs))
+    return host.run_node("Video2LoRAReferenceToLoRA", **(TAKE | inputs))
 
 
 def write_video(path, frames: int, width: int = 64, height: int = 48):
@@ -332,7 +332,7 @@ def test_a_file_that_is_no_video_is_named(host, hypernet, vae, tmp_path):
 
 
 def test_every_input_and_output_of_the_nodes_has_a_tooltip(host):
-    for node_id in ("LoadVideo2LoRAHypernet", "ReferenceVideoToLoRA"):
+    for node_id in ("Video2LoRALoadHypernet", "Video2LoRAReferenceToLoRA"):
         info = host.node_classes[node_id].GET_NODE_INFO_V1()
         for inputs in info["input"].values():
             for name, (_, settings) in inputs.items():
@@ -392,11 +392,13 @@ def sampling_graph(host, server) -> dict:
         return {"class_type": class_type, "inputs": inputs}
 
     return {
-        "model": node("LoadSmallCheckpoint", checkpoint_name=path.name),
-        "hypernet": node("LoadVideo2LoRAHypernet", hypernet_name="for_tiny.safetensors", aux_name="none"),
+        "model": node("Video2LoRALoadSmallCheckpoint", checkpoint_name=path.name),
+        "hypernet": node("Video2LoRALoadHypernet", hypernet_name="for_tiny.safetensors", aux_name="none"),
         "clip": node("EmptyImage", **clip),
-        "reference": node("ReferenceVideoToLoRA", **choice),
-        "apply": node("ApplyAdaptiveLoRA", model=["model", 0], adaptive_lora=["reference", 0], **strengths),
+        "reference": node("Video2LoRAReferenceToLoRA", **choice),
+        "apply": node(
+            "Video2LoRAApplyAdaptiveLoRA", model=["model", 0], adaptive_lora=["reference", 0], **strengths
+        ),
         "text": node("CLIPTextEncode", clip=["model", 1], text="a ball"),
         "empty": node("EmptyLatentImage", width=64, height=64, batch_size=1),
         "sampled": node("KSampler", **links, **sampling),

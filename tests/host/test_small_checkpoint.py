@@ -159,10 +159,10 @@ def test_node_lists_and_loads_the_file(host):
     folder = host.models / "video2lora_backbones"
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder / "listed.safetensors")
-    model, clip, vae = host.run_node("LoadSmallCheckpoint", checkpoint_name="listed.safetensors")
+    model, clip, vae = host.run_node("Video2LoRALoadSmallCheckpoint", checkpoint_name="listed.safetensors")
     assert model.model.model_config.unet_config["model_channels"] == 32
     assert clip is not None and vae.latent_channels == 4
-    node = host.node_classes["LoadSmallCheckpoint"]
+    node = host.node_classes["Video2LoRALoadSmallCheckpoint"]
     assert node.validate_inputs("listed.safetensors") is True
     assert "outside" in node.validate_inputs("../secret.safetensors")
     save_file({"taesd_decoder.1.weight": torch.ones(4)}, folder / "vae.safetensors")

@@ -25,7 +25,7 @@ def parts(host, tmp_path_factory):
 def train(host, parts, name, **changes):
     model, clip, vae = parts
     inputs = {**WIDGETS, "dataset": "clips", "name": name, **changes}
-    return host.run_node("TrainVideo2LoRA", model=model, clip=clip, vae=vae, **inputs)
+    return host.run_node("Video2LoRATrainHypernet", model=model, clip=clip, vae=vae, **inputs)
 
 
 def test_training_in_the_graph_gives_a_usable_hypernetwork(host, parts):
@@ -36,17 +36,17 @@ def test_training_in_the_graph_gives_a_usable_hypernetwork(host, parts):
     with torch.inference_mode():
         frames = torch.rand(2, 64, 64, 3)
         predicted = host.run_node(
-            "ReferenceVideoToLoRA", hypernet=hypernet, vae=parts[2], frames=frames, frame_count=2,
+            "Video2LoRAReferenceToLoRA", hypernet=hypernet, vae=parts[2], frames=frames, frame_count=2,
             start=0, stride=1, longest_side=64, iterations=0,
         )  # fmt: skip
         patched = host.run_node(
-            "ApplyAdaptiveLoRA", model=parts[0], adaptive_lora=predicted[0], **strengths(host)
+            "Video2LoRAApplyAdaptiveLoRA", model=parts[0], adaptive_lora=predicted[0], **strengths(host)
         )
     assert patched[0] is not parts[0]
 
 
 def strengths(host):
-    schema = host.node_classes["ApplyAdaptiveLoRA"].define_schema()
+    schema = host.node_classes["Video2LoRAApplyAdaptiveLoRA"].define_schema()
     return {item.id: 1.0 for item in schema.inputs if "strength" in item.id}
 
 
@@ -132,6 +132,6 @@ def test_a_foreign_model_of_the_same_name_is_not_overwritten(host, parts):
 
 
 def test_validation_happens_before_execution(host):
-    node = host.node_classes["TrainVideo2LoRA"]
+    node = host.node_classes["Video2LoRATrainHypernet"]
     assert node.validate_inputs(name="ok", dataset="clips", settings="") is True
     assert "can not be used" in node.validate_inputs(name="a/b", dataset="clips", settings="")
