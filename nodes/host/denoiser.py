@@ -154,8 +154,9 @@ def _fused_attention(_, *args, **kwargs) -> Tensor:
 
 def _private_copy(model: ModelPatcher) -> tuple[nn.Module, dict[int, Any]]:
     """A frozen copy of the loaded model, and the copy of each of its parts by the part's id."""
-    counterparts: dict[int, Any] = {}
     original = model.model
+    # Newer hosts' configs answer every attribute with None, the hooks of copying too: one is shared.
+    counterparts: dict[int, Any] = {id(original.model_config): original.model_config}
     patcher, original.current_patcher = original.current_patcher, None
     try:
         copied = copy.deepcopy(original, counterparts)
