@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .errors import Video2LoRAError
 from .files.compact import CompactLoRA, read_compact, write_compact
-from .files.export import write_export
+from .files.export import export_metadata, export_tensors
+from .files.writing import write_safetensors
 from .light_lora import AuxiliaryMatrices
 from .spec import LayerTarget, Video2LoRAConfig
 
@@ -34,6 +35,7 @@ class AdaptiveLoRA:
     weights: (N, D) for one prediction, or (K, N, D) for a blend of K; float32 on the CPU.
     coefficients: one factor per prediction, (1.0,) for a plain one.
     name: shown to people. created: ISO time. source: facts about the reference clip, plain JSON.
+    strengths: those last used, by name. preview: a tiny animated WebP of the reference, b"" for none.
     model: the Video2LoRA it belongs to. fingerprint: that model's, taken when this object was made.
 
     Raises Video2LoRAError when the weights do not fit the model or are not finite.
@@ -48,6 +50,8 @@ class AdaptiveLoRA:
         name: str = "",
         created: str | None = None,
         source: Mapping | None = None,
+        strengths: Mapping[str, float] | None = None,
+        preview: bytes = b"",
     ) -> None:
         weights = weights.detach().to("cpu", torch.float32, copy=True)
         config = model.config
@@ -75,6 +79,8 @@ class AdaptiveLoRA:
         self.name = name
         self.created = created or datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.source = dict(source or {})
+        self.strengths = dict(strengths or {})
+        self.preview = preview
         self.fingerprint = model.fingerprint
 
     @property
@@ -87,8 +93,14 @@ class AdaptiveLoRA:
         """The layers this LoRA changes, in order."""
         return self.model.targets
 
-    def described(self, name: str | None = None, source: Mapping | None = None) -> "AdaptiveLoRA":
-        """The same LoRA under another name or with facts about its reference clip."""
+    def described(
+        self,
+        name: str | None = None,
+        source: Mapping | None = None,
+        strengths: Mapping[str, float] | None = None,
+        preview: bytes | None = None,
+    ) -> "AdaptiveLoRA":
+        """The same LoRA under another name, or with other facts about it; None keeps what it has."""
         return AdaptiveLoRA(
             self.model,
             self.weights,
@@ -96,6 +108,8 @@ class AdaptiveLoRA:
             name=self.name if name is None else name,
             created=self.created,
             source=self.source if source is None else source,
+            strengths=self.strengths if strengths is None else strengths,
+            preview=self.preview if preview is None else preview,
         )
 
     def factors(self, groups: Collection[str] | None = None) -> dict[str, tuple[Tensor, Tensor]]:
@@ -150,7 +164,14 @@ class AdaptiveLoRA:
         write_compact(
             path,
             CompactLoRA(
-                self.fingerprint, self.weights, self.coefficients, self.name, self.created, self.source
+                self.fingerprint,
+                self.weights,
+                self.coefficients,
+                self.name,
+                self.created,
+                self.source,
+                self.strengths,
+                self.preview,
             ),
             dtype,
         )
@@ -175,6 +196,8 @@ class AdaptiveLoRA:
             name=stored.name,
             created=stored.created,
             source=stored.source,
+            strengths=stored.strengths,
+            preview=stored.preview,
         )
 
     def export(
@@ -192,40 +215,63 @@ class AdaptiveLoRA:
         Raises Video2LoRAError for an unknown format, for layers the format has no name for, and for failed
         writes.
         """
-        write_export(
-            path,
+        write_safetensors(
+            path, self.exported(format, groups, dtype), export_metadata(format, self.name, self.rank)
+        )
+
+    def exported(
+        self, format: str, groups: Collection[str] | None = None, dtype: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
+        """The tensors that `export` writes, by their keys. Raises Video2LoRAError like `export`."""
+        return export_tensors(
             format,
             self.targets,
             self.factors_of,
             rank=self.rank,
-            name=self.name,
             backbone=self.model.config.backbone,
             groups=groups,
             dtype=dtype,
         )
 
 
-def blend(parts: Sequence[tuple[AdaptiveLoRA, float]]) -> AdaptiveLoRA:
-    """One adaptive LoRA whose change of every layer is the weighted sum of the parts' changes, exactly.
+BLEND_SPACES = ("expanded", "predicted")
 
-    The factors of the parts are put side by side, so ranks add up; blends can be blended again. All parts
-    must come from the same checkpoint.
 
-    Raises Video2LoRAError when there are no parts, or they were predicted by different checkpoints.
+def blend(parts: Sequence[tuple[AdaptiveLoRA, float]], space: str = "expanded") -> AdaptiveLoRA:
+    """One adaptive LoRA from the weighted sum of several; negative weights subtract.
+
+    space: "expanded" sums the changes of every layer, exactly: the factors are put side by side, so ranks add
+    up, and blends can be blended again. "predicted" sums the predicted vectors: the rank stays, and between
+    two references lie predictions that the model could have made itself.
+
+    Raises Video2LoRAError when there are no parts, for an unknown space, for parts that were predicted by
+    different checkpoints, and for a part of the space "predicted" that is a sum of changes already.
     """
     if not parts:
         raise Video2LoRAError("There is nothing to blend; connect at least one adaptive LoRA.")
+    if space not in BLEND_SPACES:
+        raise Video2LoRAError(f"The blend space {space!r} is unknown; use one of {', '.join(BLEND_SPACES)}.")
     first = parts[0][0]
     weights, coefficients, names = [], [], []
     for lora, weight in parts:
         if lora.fingerprint != first.fingerprint:
             raise Video2LoRAError(
                 f"The adaptive LoRAs {first.name or 'first'} ({first.fingerprint[:12]}) and "
-                f"{lora.name or 'another'} ({lora.fingerprint[:12]}) were predicted by different "
-                "checkpoints; "
-                "blend those of one checkpoint."
+                f"{lora.name or 'another'} ({lora.fingerprint[:12]}) come from different checkpoints: they "
+                "were predicted by two hypernetworks; blend those of one."
+            )
+        if space == "predicted" and lora.weights.ndim == 3 and len(lora.coefficients) > 1:
+            raise Video2LoRAError(
+                f"{lora.name or 'One adaptive LoRA'} is a blend of changes and has no single prediction; "
+                "blend it in the space 'expanded'."
             )
         weights.append(lora.weights.reshape(-1, *lora.weights.shape[-2:]))
         coefficients.extend(float(weight) * value for value in lora.coefficients)
         names.append(f"{lora.name or 'reference'} x {weight:g}")
-    return AdaptiveLoRA(first.model, torch.cat(weights), coefficients=coefficients, name=" + ".join(names))
+    stacked = torch.cat(weights)
+    if space == "predicted":
+        stacked = (stacked * torch.tensor(coefficients)[:, None, None]).sum(0)
+        coefficients = None
+    heaviest = max(parts, key=lambda part: abs(part[1]))[0]
+    name = " + ".join(names)
+    return AdaptiveLoRA(first.model, stacked, coefficients=coefficients, name=name, preview=heaviest.preview)

@@ -52,6 +52,16 @@ def test_compact_file_of_the_animatediff_default_is_at_most_50_kilobytes(tmp_pat
     source = {"file": "字" * 300, "frames": 16, "start": 0, "stride": 2, "fps": 8.0, "size": [512, 512]}
     AdaptiveLoRA(model, weights, name="字" * 300, source=source).save(tmp_path / "l.safetensors")
     assert (tmp_path / "l.safetensors").stat().st_size <= 50_000
+    strengths = {"strength": 1.0, "spatial_strength": 0.85, "motion_strength": 1.15}
+    preview = b"RIFF\x00\x00\x00\x00WEBP" + bytes(range(256)) * 4
+    full = AdaptiveLoRA(model, weights, name="zoom in", source=source, strengths=strengths, preview=preview)
+    full.save(tmp_path / "full.safetensors")
+    assert 49_000 < (tmp_path / "full.safetensors").stat().st_size <= 50_000
+    loaded = AdaptiveLoRA.load(tmp_path / "full.safetensors", model)
+    assert (loaded.strengths, loaded.preview) == (strengths, preview)
+    full.described(preview=preview * 2).save(tmp_path / "full.safetensors")
+    assert (tmp_path / "full.safetensors").stat().st_size <= 50_000
+    assert AdaptiveLoRA.load(tmp_path / "full.safetensors", model).preview == b""
 
 
 def test_expands_only_with_the_model_that_predicted_it(tmp_path):
@@ -89,6 +99,21 @@ def test_blend_is_the_weighted_sum_of_deltas(rank, tmp_path):
     assert relative_error(loaded.delta(name), mixed.delta(name)) < 1e-6
 
 
+def test_blend_of_predictions_keeps_the_rank_and_is_what_the_mean_vector_expands_to():
+    model = small_model(rank=2)
+    first, second = model.predict(latents(2))
+    mixed = blend([(first, 1.5), (second, -0.5)], space="predicted")
+    assert mixed.rank == 2
+    expected = AdaptiveLoRA(model, 1.5 * first.weights - 0.5 * second.weights)
+    for target in model.targets:
+        assert relative_error(mixed.delta(target.name), expected.delta(target.name)) < 1e-6
+    assert torch.equal(blend([(first, 1.0)], space="predicted").weights, first.weights)
+    with pytest.raises(Video2LoRAError, match="expanded"):
+        blend([(blend([(first, 1.0), (second, 1.0)]), 1.0), (second, 1.0)], space="predicted")
+    with pytest.raises(Video2LoRAError, match="unknown"):
+        blend([(first, 1.0)], space="latent")
+
+
 def test_blend_refuses_other_checkpoints_and_nothing():
     with pytest.raises(Video2LoRAError, match="different checkpoints"):
         blend([(small_model().predict(latents())[0], 1.0), (small_model(seed=3).predict(latents())[0], 1.0)])
@@ -113,6 +138,7 @@ def test_weights_that_do_not_fit_are_refused():
         ({"fingerprint": "\ud800"}, "which checkpoint predicted"),
         ({"fingerprint": 7}, "wrong type"),
         ({"source": [[]]}, "wrong type"),
+        ({"strengths": {"strength": "a"}}, "not numbers"),
     ],
 )
 def test_damaged_compact_files_are_refused(tmp_path, facts, message):

@@ -2,15 +2,18 @@
 them.
 
 One tensor `weights` (N, D), or (K, N, D) for a blend of K with a second tensor `coefficients` (K,); the
-metadata entry `adaptive_lora` is JSON: version, fingerprint, name, created, source.
+metadata entry `adaptive_lora` is JSON: version, fingerprint, name, created, source, and where known strengths
+(name -> number) and preview (an animated WebP of the reference in base64).
 """
 
+import base64
+import binascii
 import json
 import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,13 +21,17 @@ from torch import Tensor
 from ..errors import Video2LoRAError
 from ..spec import is_plain_json
 from .kinds import COMPACT_KEY, FileKind, file_kind, wrong_kind
-from .safetensors_io import read_header, read_tensors
+from .safetensors_io import SafetensorsHeader, read_header, read_tensors
 from .writing import write_safetensors
 
 COMPACT_VERSION = 1
 MAX_TEXT = 100
 MAX_SOURCE_JSON = 900
 MAX_VALUES = 200_000_000
+MAX_PREVIEW = 16_384
+# What a file may hold besides its weights: with the 47,360 bytes of AnimateDiff's default at most 50 KB.
+HEADER_BUDGET = 2_600
+_TENSOR_ENTRIES = 250
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -38,11 +45,14 @@ class CompactLoRA:
     name: str = ""
     created: str = ""
     source: Mapping = field(default_factory=dict)
+    strengths: Mapping[str, float] = field(default_factory=dict)
+    preview: bytes = b""
 
 
 def write_compact(path: str | os.PathLike, lora: CompactLoRA, dtype: torch.dtype = torch.float16) -> None:
     """Write the file atomically, weights in `dtype`; texts over 100 characters are shortened.
 
+    A preview that would bring the header above HEADER_BUDGET bytes is left out.
     Raises Video2LoRAError for facts about the source that are not short plain JSON, values that overflow
     `dtype`, and failed writes.
     """
@@ -60,19 +70,29 @@ def write_compact(path: str | os.PathLike, lora: CompactLoRA, dtype: torch.dtype
         "name": lora.name[:MAX_TEXT],
         "created": lora.created,
         "source": source,
+        "strengths": {key: float(value) for key, value in lora.strengths.items()},
     }
+    if lora.preview:
+        with_preview = header | {"preview": base64.b64encode(lora.preview).decode()}
+        if len(json.dumps(_header_text(with_preview)).encode()) + _TENSOR_ENTRIES <= HEADER_BUDGET:
+            header = with_preview
     tensors = {"weights": lora.weights.to(dtype)}
     if lora.weights.ndim == 3:
         tensors["coefficients"] = torch.tensor(lora.coefficients, dtype=torch.float32)
-    write_safetensors(path, tensors, {COMPACT_KEY: json.dumps(header)})
+    write_safetensors(path, tensors, {COMPACT_KEY: _header_text(header)})
 
 
-def read_compact(path: str | os.PathLike) -> CompactLoRA:
-    """Read a compact file; weights come back in float32.
+def _header_text(header: Mapping) -> str:
+    """JSON as short as it gets; what is no Unicode (parts of odd file names) becomes a question mark."""
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace").decode()
 
-    Raises Video2LoRAError for other files, newer versions, damaged metadata and values that are not finite.
+
+def describe_compact(header: SafetensorsHeader) -> CompactLoRA:
+    """What the header of a compact file says; `weights` is an empty tensor of the file's shape, on meta.
+
+    Raises Video2LoRAError for other files, newer versions and damaged metadata.
     """
-    header = read_header(path)
     if file_kind(header) is not FileKind.COMPACT:
         raise wrong_kind(header, "a saved adaptive LoRA")
     facts = header.json(COMPACT_KEY)
@@ -93,13 +113,40 @@ def read_compact(path: str | os.PathLike) -> CompactLoRA:
         raise Video2LoRAError(
             f"{name} does not say which checkpoint predicted it; predict and save it again."
         )
-    shapes = (
-        {"weights": header.tensors["weights"].shape} if "weights" in header.tensors else {"weights": (0, 0)}
-    )
+    strengths = facts.get("strengths", {})
+    if not isinstance(strengths, dict) or not all(
+        isinstance(value, int | float) and is_plain_json(value) for value in strengths.values()
+    ):
+        raise Video2LoRAError(f"{name} has strengths that are not numbers; save it again.")
+    shape = header.tensors["weights"].shape if "weights" in header.tensors else (0, 0)
+    if math.prod(shape) > MAX_VALUES:
+        raise Video2LoRAError(f"{name} holds more values than any adaptive LoRA has; get the file again.")
+    weights = torch.empty(shape, device="meta")
+    preview = _read_preview(facts.get("preview", ""))
+    return CompactLoRA(texts[0], weights, (), texts[1], texts[2], source, strengths, preview)
+
+
+def read_compact(path: str | os.PathLike) -> CompactLoRA:
+    """Read a compact file; weights come back in float32.
+
+    Raises Video2LoRAError like `describe_compact`, and for values that are not finite.
+    """
+    header = read_header(path)
+    described = describe_compact(header)
+    shapes = {"weights": tuple(described.weights.shape)}
     if len(shapes["weights"]) == 3:
         shapes["coefficients"] = shapes["weights"][:1]
-    if math.prod(shapes["weights"]) > MAX_VALUES:
-        raise Video2LoRAError(f"{name} holds more values than any adaptive LoRA has; get the file again.")
     tensors = read_tensors(header, shapes)
     coefficients = tensors["coefficients"].tolist() if "coefficients" in tensors else [1.0]
-    return CompactLoRA(texts[0], tensors["weights"], tuple(coefficients), texts[1], texts[2], source)
+    return replace(described, weights=tensors["weights"], coefficients=tuple(coefficients))
+
+
+def _read_preview(text: object) -> bytes:
+    """The WebP of a preview entry; empty when it is none, since a picture for people decides nothing."""
+    if not isinstance(text, str) or len(text) > 2 * MAX_PREVIEW:
+        return b""
+    try:
+        picture = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    return picture if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP" else b""

@@ -8,7 +8,6 @@ animatediff-motion: `<path>_lora.down|up.weight`, as official motion LoRAs, for 
 The factors are final: alpha equals the rank wherever a format has an alpha.
 """
 
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from ..errors import Video2LoRAError
 from ..spec import GROUPS, LayerTarget
-from .writing import write_safetensors
 
 _BLOCK = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d+)\.(.+)")
 _MIDDLE = re.compile(r"middle_block\.(\d+)\.(.+)")
@@ -104,23 +102,20 @@ _ADVICE = {
 }
 
 
-def write_export(
-    path: str | os.PathLike,
+def export_tensors(
     format: str,
     targets: Sequence[LayerTarget],
     factors_of: Callable[[str], tuple[Tensor, Tensor]],
     *,
     rank: int,
-    name: str,
     backbone: str,
     groups: Collection[str] | None = None,
     dtype: torch.dtype = torch.float32,
-) -> None:
-    """Write `up` (out, rank) and `down` (rank, in) of each target, as `factors_of(name)` gives them,
-    atomically.
+) -> dict[str, Tensor]:
+    """`up` (out, rank) and `down` (rank, in) of each target, as `factors_of(name)` gives them, by key.
 
-    groups: write only targets of these groups; None for all. Raises Video2LoRAError for an unknown format or
-    group, when nothing is left to write, when a layer has no name in the format, and for failed writes.
+    groups: only targets of these groups; None for all. Raises Video2LoRAError for an unknown format or group,
+    when nothing is left, and when a layer has no name in the format.
     """
     chosen = _chosen_targets(format, targets, groups)
     res_blocks = infer_res_blocks(target.name.split(".", 1)[1] for target in chosen if target.scope == "unet")
@@ -132,6 +127,11 @@ def write_export(
         tensors[up_key] = up.to(dtype)
         if alpha_key is not None:
             tensors[alpha_key] = torch.tensor(float(rank), dtype=dtype)
+    return tensors
+
+
+def export_metadata(format: str, name: str, rank: int) -> dict[str, str]:
+    """The metadata of an exported file; kohya tools read rank and alpha from theirs."""
     metadata = {"format": "pt", "ss_output_name": name[:200], "video2lora_export": format}
     if format == "kohya":
         metadata |= {
@@ -139,7 +139,18 @@ def write_export(
             "ss_network_dim": str(rank),
             "ss_network_alpha": str(float(rank)),
         }
-    write_safetensors(path, tensors, metadata)
+    return metadata
+
+
+def carried_groups(format: str, targets: Sequence[LayerTarget]) -> tuple[str, ...]:
+    """The groups of `targets` whose every layer has a key in `format`, in the order of GROUPS.
+
+    Raises Video2LoRAError for an unknown format.
+    """
+    if format not in FORMATS:
+        raise Video2LoRAError(f"The export format {format!r} is unknown; use one of {', '.join(FORMATS)}.")
+    scopes = {group: {target.scope for target in targets if target.group == group} for group in GROUPS}
+    return tuple(group for group in GROUPS if scopes[group] and scopes[group] <= set(_SCOPES[format]))
 
 
 def _chosen_targets(
