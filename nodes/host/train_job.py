@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
@@ -29,9 +27,10 @@ from ...video2lora_core.training.dataset import (
 from ...video2lora_core.training.new_hypernet import HypernetSettings
 from ...video2lora_core.training.settings import DataSettings
 from ...video2lora_core.training.trainer import check_settings
+from .clip_encoder import HostClipEncoder
 from .denoiser import HostDenoiser, training_mode
 from .layers import backbone_family, list_targets
-from .prediction import NATIVE_RANGE, check_vae, encode_reference
+from .prediction import NATIVE_RANGE, check_vae
 
 log = logging.getLogger(__name__)
 
@@ -61,37 +60,6 @@ class JobListener:
     reported: Callable[[DatasetReport], None] | None = None
     started: Callable[[Trainer], None] | None = None
     stepped: Callable[[StepReport], None] | None = None
-
-
-class HostClipEncoder:
-    """The host's VAE and CLIP as `video2lora_core.training.cache.ClipEncoder`, for one MODEL."""
-
-    def __init__(self, model: ModelPatcher, clip: comfy.sd.CLIP, vae: comfy.sd.VAE) -> None:
-        self._model = model
-        self._clip = clip
-        self._vae = vae
-        self.fingerprint = weights_hash(vae.first_stage_model, clip.cond_stage_model)
-
-    def encode_video(self, frames: Tensor) -> Tensor:
-        """Frames (T, H, W, 3) in [0, 1] -> latents (C, T, h, w), scaled as the MODEL scales them, on the
-        CPU.
-        """
-        latents = encode_reference(self._vae, frames)
-        return self._model.model.process_latent_in(latents)[0].float().cpu()
-
-    def encode_text(self, caption: str) -> Tensor:
-        """Caption -> embedding (tokens, width) on the CPU."""
-        return self._clip.encode_from_tokens(self._clip.tokenize(caption))[0].float().cpu()
-
-
-def weights_hash(*modules: torch.nn.Module) -> str:
-    """SHA-256 over names and bytes of the modules' tensors."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, value in sorted(module.state_dict().items()):
-            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def run_job(

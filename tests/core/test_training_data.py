@@ -27,7 +27,11 @@ SMALL = DataSettings(frames=3, width=32, height=32)
 class CountingEncoder:
     """Latents are the frames averaged over 8x8 pixels; counts its work."""
 
-    fingerprint = "test"
+    video_fingerprint = "video"
+    text_fingerprint = "text"
+
+    def caption_fingerprint(self, caption):
+        return caption
 
     def __init__(self) -> None:
         self.videos = 0
@@ -156,7 +160,7 @@ def test_broken_single_and_duplicate_clips_are_left_out_and_said(tmp_path):
         "'right'",
     ):
         assert words in text
-    with pytest.raises(Video2LoRAError, match="No condition has two sound clips"):
+    with pytest.raises(Video2LoRAError, match="No condition has two usable clips"):
         encode(read_clip_list(tmp_path / ".." / tmp_path.name)[:1], tmp_path / "cache")
 
 
@@ -164,7 +168,7 @@ def test_a_full_disk_stops_encoding_with_a_sentence(dataset, tmp_path, monkeypat
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("video2lora_core.training.cache.save_file", full)
+    monkeypatch.setattr("video2lora_core.files.writing.os.replace", full)
     with pytest.raises(Video2LoRAError, match="No space left"):
         encode(read_clip_list(dataset), tmp_path)
     assert not list(tmp_path.glob("*"))

@@ -93,7 +93,7 @@ def test_going_on_from_a_hypernetwork(host, parts):
         ({"name": "../x"}, "can not be used"),
         ({"settings": "[training]\nspeed = 1\n"}, "unknown setting 'speed'"),
         ({"settings": "[training"}, "does not parse"),
-        ({"frames": 99}, "No condition has two sound clips.*4 frames but 99"),
+        ({"frames": 99}, "No condition has two usable clips.*4 frames but 99"),
         ({"settings": "[hypernet]\ngroups = ['sideways']\n"}, "Unknown group 'sideways'"),
         ({"settings": "[data]\nheldout = ['nobody']\n"}, "'nobody' is not in the dataset"),
     ],

@@ -86,5 +86,5 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor], facts: Mapping) -> str:
     digest.update(json.dumps(dict(facts), sort_keys=True).encode())
     for name, tensor in tensors.items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.detach().to("cpu").contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import Video2LoRAError
+from ..files.writing import tensors_fingerprint, write_safetensors
 from ..frames import decode_clip
 from .augment import augment_clip
 from .batch import step_generator
@@ -23,17 +21,19 @@ from .clip_list import ClipRecord
 from .settings import DataSettings
 
 METADATA_KEY = "video2lora_clip"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class ClipEncoder(Protocol):
     """The frozen VAE and text encoder of a backbone.
 
-    `fingerprint` changes when either does. Videos are frames (T, H, W, 3) in [0, 1] -> latents (C, T, h, w),
-    scaled as the backbone scales them; captions -> (tokens, width).
+    The two fingerprints change with all that decides the embedding of a video, and of any text. Videos are
+    frames (T, H, W, 3) in [0, 1] -> latents (C, T, h, w), scaled as the backbone scales them; captions ->
+    (tokens, width).
     """
 
-    fingerprint: str
+    video_fingerprint: str
+    text_fingerprint: str
 
     def encode_video(self, frames: Tensor) -> Tensor:
         """Frames -> scaled latents, on the CPU."""
@@ -42,6 +42,14 @@ class ClipEncoder(Protocol):
     def encode_text(self, caption: str) -> Tensor:
         """Caption -> embedding, on the CPU."""
         ...
+
+    def caption_fingerprint(self, caption: str) -> str:
+        """What this caption's embedding depends on beside the encoder: its tokens, textual inversions."""
+        ...
+
+
+class UnusableClip(Video2LoRAError):
+    """A clip's own fault: its file can not be read, or not be decoded to as many frames as are needed."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,14 @@ class EncodedClip:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes. Raises Video2LoRAError when it can not be read."""
+    """SHA-256 of a file's bytes. Raises UnusableClip when it can not be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise Video2LoRAError(f"'{path}' can not be read ({error}); replace or remove it.") from error
+        raise UnusableClip(f"'{path}' can not be read ({error}); replace or remove it.") from error
     return digest.hexdigest()
 
 
@@ -81,27 +89,39 @@ class ClipCache:
 
     def entry(self, record: ClipRecord, content: str) -> Path:
         """The path of a clip's entry; `content` is the hash of its file."""
-        settings = self.settings
+        settings, encoder = self.settings, self.encoder
+        captions = [encoder.caption_fingerprint(record.caption)]
+        if record.semantic_caption:
+            captions.append(encoder.caption_fingerprint(record.semantic_caption))
         facts = [
-            FORMAT_VERSION, content, self.encoder.fingerprint, record.caption, record.semantic_caption,
+            FORMAT_VERSION, content, encoder.video_fingerprint, encoder.text_fingerprint, captions,
             settings.frames, settings.stride, settings.width, settings.height, settings.variants,
             sorted(settings.augmentations) if settings.variants > 1 else [],
         ]  # fmt: skip
-        return self.folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}.safetensors"
+        return self.folder / f"{tensors_fingerprint({}, {'clip': facts})}.safetensors"
 
-    def ensure(self, record: ClipRecord, content: str) -> Path:
-        """Encode a clip unless a sound entry exists; returns the entry's path.
+    def ensure(self, record: ClipRecord, content: str) -> tuple[Path, bool]:
+        """Encode a clip unless a sound entry exists; returns the entry's path and whether it was encoded.
 
-        Raises Video2LoRAError when the clip can not be decoded, is too short, or the disk is full.
+        Raises UnusableClip when the clip can not be decoded or is too short, and Video2LoRAError for what is
+        not the clip's fault: an encoder that gives values that are not finite, a disk that is full.
         """
         path = self.entry(record, content)
-        if not is_sound(path):
-            self._write(path, self._encode(record, content))
-        return path
+        if is_sound(path):
+            return path, False
+        tensors = self._encode(record, content)
+        facts = {"version": FORMAT_VERSION, "hash": tensors_fingerprint(tensors, {})}
+        write_safetensors(path, tensors, {METADATA_KEY: json.dumps(facts)})
+        return path, True
 
     def _encode(self, record: ClipRecord, content: str) -> dict[str, Tensor]:
         settings = self.settings
-        frames = decode_clip(record.path, settings.frames, settings.stride, settings.width, settings.height)
+        try:
+            frames = decode_clip(
+                record.path, settings.frames, settings.stride, settings.width, settings.height
+            )
+        except Video2LoRAError as error:
+            raise UnusableClip(str(error)) from error
         variants = []
         for index in range(settings.variants):
             generator = step_generator(0, index, f"variant/{content}")
@@ -111,22 +131,11 @@ class ClipCache:
         if record.semantic_caption:
             tensors["semantic_context"] = self.encoder.encode_text(record.semantic_caption)
         if not all(torch.isfinite(value).all() for value in tensors.values()):
-            raise Video2LoRAError(f"'{record.path}' encodes to values that are not finite; remove it.")
-        return {name: value.to(torch.float16).contiguous() for name, value in tensors.items()}
-
-    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-        facts = {"version": FORMAT_VERSION, "sha256": _tensors_hash(tensors)}
-        try:
-            save_file(tensors, temporary, {METADATA_KEY: json.dumps(facts)})
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
             raise Video2LoRAError(
-                f"The cache folder '{self.folder}' could not be written ({error}); free space and start "
-                "again: what is encoded already is kept."
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+                f"'{record.path}' encodes to values that are not finite; use a VAE and a text encoder in "
+                "float32 or bfloat16, or remove the clip."
+            )
+        return {name: tensors[name].to(torch.float16).contiguous() for name in sorted(tensors)}
 
 
 def is_sound(path: Path) -> bool:
@@ -136,10 +145,12 @@ def is_sound(path: Path) -> bool:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, json.JSONDecodeError):
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    except (OSError, SafetensorError, ValueError, RecursionError):
         return False
-    return facts.get("version") == FORMAT_VERSION and facts.get("sha256") == _tensors_hash(tensors)
+    if not isinstance(facts, dict) or facts.get("version") != FORMAT_VERSION:
+        return False
+    return facts.get("hash") == tensors_fingerprint(tensors, {})
 
 
 def read_clip(path: Path) -> EncodedClip:
@@ -153,11 +164,3 @@ def read_clip(path: Path) -> EncodedClip:
         raise Video2LoRAError(
             f"The cached clip '{path}' is damaged ({error}); start again to encode it."
         ) from error
-
-
-def _tensors_hash(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name}{tuple(tensors[name].shape)}{tensors[name].dtype}".encode())
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()

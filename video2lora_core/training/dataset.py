@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import Video2LoRAError
 from .batch import TrainBatch, step_generator
-from .cache import ClipCache, EncodedClip, file_hash, read_clip
+from .cache import ClipCache, EncodedClip, UnusableClip, file_hash, read_clip
 from .clip_list import ClipRecord
 from .processes import Processes
 from .settings import DataSettings
@@ -25,24 +25,33 @@ log = logging.getLogger(__name__)
 CLIPS_IN_MEMORY = 512
 
 Entries = dict[str, list[Path]]
+# A clip's number, the hash of its file or "" where it is unusable, its entry's name or the reason, and
+# whether it was encoded now.
+_Outcome = tuple[int, str, str, bool]
 
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What was found before training starts; broken, duplicates and single were left out, with the reason."""
+    """What was found before training starts; broken, duplicates and single were left out, with the reason.
+
+    encoded, reused: clips that this start encoded, and that the cache had.
+    """
 
     clips: dict[str, int]
     heldout: tuple[str, ...]
     broken: tuple[str, ...]
     duplicates: tuple[str, ...]
     single: tuple[str, ...]
+    encoded: int = 0
+    reused: int = 0
 
     def lines(self) -> list[str]:
         """The report as lines of text."""
         total = sum(self.clips.values())
         lines = [f"{total} clips of {len(self.clips)} conditions, {len(self.heldout)} of them held out"]
+        lines.append(f"encoded {self.encoded}, reused {self.reused} of the cache")
         lines += [f"left out: {text}" for text in (*self.broken, *self.duplicates)]
-        lines += [f"left out: the condition '{name}' has a single sound clip" for name in self.single]
+        lines += [f"left out: the condition '{name}' has a single usable clip" for name in self.single]
         return lines
 
 
@@ -55,31 +64,37 @@ def encode_dataset(
     """Encode what the cache lacks, each process its part; returns entries by condition and a report.
 
     `progress(done, total)` counts this process's clips; what it raises ends the work, and what is encoded
-    stays. Raises Video2LoRAError when no condition has two sound clips.
+    stays. Raises Video2LoRAError when no condition has two usable clips, or an entry can not be written.
     """
     own = range(processes.rank, len(records), processes.count)
-    results: list[tuple[int, str, str]] = []
+    results: list[_Outcome] = []
+    failure = None
     for done, index in enumerate(own, start=1):
         try:
             content = file_hash(records[index].path)
-            path = cache.ensure(records[index], content)
-            results.append((index, content, path.name))
+            path, encoded = cache.ensure(records[index], content)
+            results.append((index, content, path.name, encoded))
+        except UnusableClip as error:
+            results.append((index, "", str(error), False))
         except Video2LoRAError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno == 28:
-                raise
-            results.append((index, "", str(error)))
+            # Told to the other processes first: they would wait for this one's results for ever.
+            failure = error
+            break
         if progress is not None:
             progress(done, len(own))
+    reasons = processes.gather_objects([str(failure)] if failure else [])
+    if reasons:
+        raise Video2LoRAError(reasons[0]) from failure
     return _collect(records, cache.folder, sorted(processes.gather_objects(results)))
 
 
 def _collect(
-    records: Sequence[ClipRecord], folder: Path, results: Sequence[tuple[int, str, str]]
+    records: Sequence[ClipRecord], folder: Path, results: Sequence[_Outcome]
 ) -> tuple[Entries, DatasetReport]:
     entries: Entries = {}
     first: dict[str, ClipRecord] = {}
     broken, duplicates = [], []
-    for index, content, outcome in results:
+    for index, content, outcome, _ in results:
         record = records[index]
         if not content:
             broken.append(outcome)
@@ -94,11 +109,13 @@ def _collect(
     if not entries:
         reasons = f" First reason: {broken[0]}" if broken else ""
         raise Video2LoRAError(
-            "No condition has two sound clips, and a reference needs another clip of its condition as the "
+            "No condition has two usable clips, and a reference needs another clip of its condition as the "
             f"target; add clips.{reasons}"
         )
     counts = {name: len(paths) for name, paths in entries.items()}
-    return entries, DatasetReport(counts, (), tuple(broken), tuple(duplicates), single)
+    encoded = sum(new for *_, new in results)
+    reused = sum(bool(content) and not new for _, content, _, new in results)
+    return entries, DatasetReport(counts, (), tuple(broken), tuple(duplicates), single, encoded, reused)
 
 
 def split_heldout(entries: Entries, settings: DataSettings, seed: int) -> tuple[Entries, Entries]:
@@ -109,7 +126,7 @@ def split_heldout(entries: Entries, settings: DataSettings, seed: int) -> tuple[
     for name in settings.heldout:
         if name not in entries:
             raise Video2LoRAError(
-                f"The held-out condition '{name}' is not in the dataset, or has no two sound clips."
+                f"The held-out condition '{name}' is not in the dataset, or has no two usable clips."
             )
     others = sorted(set(entries) - set(settings.heldout))
     order = torch.randperm(len(others), generator=step_generator(seed, 0, "heldout")).tolist()
