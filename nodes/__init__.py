@@ -4,6 +4,7 @@ from .animatediff_loader import AnimateDiffLoader
 from .apply_adaptive_lora import ApplyAdaptiveLoRA
 from .load_hypernet import LoadVideo2LoRAHypernet
 from .reference_to_lora import ReferenceVideoToLoRA
+from .saved_loras import ExportAdaptiveLoRA, LoadAdaptiveLoRA, SaveAdaptiveLoRA
 from .small_checkpoint import LoadSmallCheckpoint
 from .train_hypernet import TrainVideo2LoRA
 
@@ -11,6 +12,9 @@ NODE_CLASSES = [
     LoadVideo2LoRAHypernet,
     ReferenceVideoToLoRA,
     ApplyAdaptiveLoRA,
+    SaveAdaptiveLoRA,
+    LoadAdaptiveLoRA,
+    ExportAdaptiveLoRA,
     AnimateDiffLoader,
     LoadSmallCheckpoint,
     TrainVideo2LoRA,

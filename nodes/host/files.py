@@ -33,6 +33,7 @@ _DEMO_MODELS = Path(__file__).resolve().parents[2] / "demo" / "models"
 def register_model_folders() -> None:
     """Register `models/<folder>` and the shipped `demo/models/<folder>` for every folder of the pack.
 
+    Adaptive LoRAs are also found where they are saved, as the host does with its own output/loras.
     The host's `add_model_folder_path` registers an empty set of extensions, which would list every file;
     `.safetensors` is added here. Calling it again changes nothing.
     """
@@ -44,8 +45,15 @@ def register_model_folders() -> None:
             logging.warning("Video2LoRA: could not create the folder %s: %s", user_folder, error)
         folder_paths.add_model_folder_path(folder, str(user_folder))
         folder_paths.add_model_folder_path(folder, str(_DEMO_MODELS / folder))
+        if folder == ADAPTIVE_LORAS:
+            folder_paths.add_model_folder_path(folder, str(saved_folder()))
         paths, extensions = folder_paths.folder_names_and_paths[folder]
         folder_paths.folder_names_and_paths[folder] = (paths, set(extensions) | {EXTENSION})
+
+
+def saved_folder() -> Path:
+    """Return output/video2lora_loras, where adaptive LoRAs are saved unless a user wants them with models."""
+    return Path(folder_paths.get_output_directory()) / ADAPTIVE_LORAS
 
 
 def list_files(folder: str) -> list[str]:
@@ -82,7 +90,7 @@ def resolve_file(folder: str, name: str) -> Path:
     """
     if name == _empty_hint(folder):
         raise Video2LoRAError(f"There is no model to choose: {_empty_hint(folder)}.")
-    if not _is_inside(name):
+    if not stays_inside(name):
         raise Video2LoRAError(
             f"'{name}' points outside the folder models/{folder}: choose a file by its name in that folder."
         )
@@ -94,6 +102,14 @@ def resolve_file(folder: str, name: str) -> Path:
             f"'{name}' does not exist in models/{folder}: put the file there and press R to refresh the list."
         )
     return Path(path)
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a relative name stays below the folder it is joined to, on POSIX and on Windows."""
+    for path in (PurePosixPath(name), PureWindowsPath(name)):
+        if path.is_absolute() or path.drive or path.root or ".." in path.parts:
+            return False
+    return bool(name) and "\0" not in name and not name.startswith(os.sep)
 
 
 def fingerprint_file(folder: str, name: str) -> str:
@@ -108,14 +124,6 @@ def fingerprint_file(folder: str, name: str) -> str:
 
 def _empty_hint(folder: str) -> str:
     return f"put a {EXTENSION} file into models/{folder}"
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a relative name stays below the folder it is joined to, on POSIX and on Windows."""
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if path.is_absolute() or path.drive or path.root or ".." in path.parts:
-            return False
-    return bool(name) and "\0" not in name and not name.startswith(os.sep)
 
 
 def read_weights(path: str | os.PathLike, wanted: FileKind) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...video2lora_core import AdaptiveLoRA, Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
+from .preview import tiny_preview
 
 # The native range of reference frames at the VAE: what the host's VAE makes of an IMAGE in [0, 1] by itself.
 NATIVE_RANGE = (-1.0, 1.0)
@@ -57,7 +58,8 @@ def predict_from_reference(
     device = hypernet_to_device(model, latents)
     [lora] = model.predict(latents.to(device), iterations=iterations, progress=predicted)
     count, height, width, _ = frames.shape
-    return lora.described(source={"frames": count, "width": width, "height": height})
+    source = {"frames": count, "width": width, "height": height}
+    return lora.described(source=source, preview=tiny_preview(frames))
 
 
 def check_vae(model: Video2LoRA, vae: comfy.sd.VAE) -> None:

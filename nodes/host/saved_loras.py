@@ -1,0 +1,140 @@
+"""Adaptive LoRAs as files: where they are saved, how they are found again, and what others load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import folder_paths
+from torch import Tensor
+
+from ...video2lora_core import AdaptiveLoRA, Video2LoRA
+from ...video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.files.compact import describe_compact
+from ...video2lora_core.files.export import carried_groups
+from ...video2lora_core.files.safetensors_io import read_header
+from .files import ADAPTIVE_LORAS, EXTENSION, resolve_file, saved_folder, stays_inside
+
+OUTPUT, MODELS = "output", "models"
+SAVE_FOLDERS = (OUTPUT, MODELS)
+MOTION_FORMAT = "animatediff-motion"
+MOTION_LORAS = "animatediff_motion_lora"
+STRENGTHS = ("strength", "spatial_strength", "motion_strength")
+
+
+def save_adaptive_lora(lora: AdaptiveLoRA, filename_prefix: str, folder: str) -> str:
+    """Save a compact file that did not exist before; return its name as Load Adaptive LoRA lists it.
+
+    `folder` is "output" (output/video2lora_loras) or "models" (models/video2lora_loras).
+    Raises Video2LoRAError for a prefix that leads out of the folder, and when the file cannot be written.
+    """
+    roots = folder_paths.get_folder_paths(ADAPTIVE_LORAS)
+    root = saved_folder() if folder == OUTPUT else Path(roots[0])
+    path = new_file(filename_prefix, root, roots)
+    named = lora if lora.name else lora.described(name=path.stem.rstrip("_"))
+    named.save(path)
+    return path.relative_to(root).as_posix()
+
+
+def load_adaptive_lora(name: str, hypernet: Video2LoRA) -> AdaptiveLoRA:
+    """Load a saved adaptive LoRA by its listed name, to be expanded by the hypernetwork that predicted it.
+
+    Raises Video2LoRAError for another file, and for another hypernetwork than the one that predicted it.
+    """
+    return AdaptiveLoRA.load(resolve_file(ADAPTIVE_LORAS, name), hypernet)
+
+
+def saved_problem(name: str) -> str | None:
+    """Why the file can not be loaded, as far as its header shows it, or None."""
+    try:
+        describe_compact(read_header(resolve_file(ADAPTIVE_LORAS, name)))
+    except Video2LoRAError as error:
+        return str(error)
+    return None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export gave: the file (None for none), its layers by group, and the host's LORA_MODEL."""
+
+    path: Path | None
+    written: dict[str, int]
+    left: dict[str, int]
+    lora_model: dict[str, Tensor]
+
+    def __str__(self) -> str:
+        where = f"{self.path.parent.name}/{self.path.name}" if self.path else "no file (the prefix is empty)"
+        lines = [f"{where}: {_counted(self.written)} at strength 1"]
+        if self.left:
+            lines.append(
+                f"not in this format: {_counted(self.left)}; export them apart, motion as {MOTION_FORMAT}, "
+                "the others as comfyui"
+            )
+        return "\n".join(lines)
+
+
+def export_adaptive_lora(lora: AdaptiveLoRA, format: str, filename_prefix: str) -> Exported:
+    """Write the layers that a format has names for, to be loaded without this pack, and say which.
+
+    Files go to the host's `loras` folder, motion LoRAs to AnimateDiff-Evolved's where that is configured. An
+    empty prefix writes none. `lora_model` always holds what stock nodes can take: the diffusion model's
+    layers.
+    Raises Video2LoRAError for an unknown format, when no layer fits it, and when the file cannot be written.
+    """
+    groups = carried_groups(format, lora.targets)
+    for_host = carried_groups("comfyui", lora.targets)
+    lora_model = lora.exported("comfyui", for_host) if for_host else {}
+    path = None
+    if filename_prefix.strip():
+        motion = format == MOTION_FORMAT and MOTION_LORAS in folder_paths.folder_names_and_paths
+        roots = folder_paths.get_folder_paths(MOTION_LORAS if motion else "loras")
+        path = new_file(filename_prefix, Path(roots[0]), roots)
+        # Without a group that fits, the core says which layers the format has no names for.
+        lora.export(path, format, groups or None)
+    counts = {group: sum(target.group == group for target in lora.targets) for group in _groups(lora)}
+    return Exported(
+        path,
+        {group: counts[group] for group in groups},
+        {group: count for group, count in counts.items() if group not in groups},
+        lora_model,
+    )
+
+
+def new_file(filename_prefix: str, root: Path, roots: Iterable[str | os.PathLike] = ()) -> Path:
+    """A path `<root>/<prefix>_<number>_.safetensors` that none of `roots` has, by the host's own rules.
+
+    Raises Video2LoRAError for an empty prefix, one that leads out of `root`, and a folder that cannot be
+    made.
+    """
+    prefix = filename_prefix.strip()
+    if not stays_inside(prefix) or not os.path.basename(os.path.normpath(prefix)).strip("."):
+        raise Video2LoRAError(
+            f"The file name prefix '{filename_prefix[:100]}' is empty or leads out of the folder; write a "
+            "plain name, with folders before it if you like."
+        )
+    root = Path(os.path.abspath(root))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root))
+    except OSError as error:
+        raise Video2LoRAError(
+            f"The folder for '{prefix}' in {root} cannot be made: {error.strerror}."
+        ) from error
+    everywhere = [root, *map(Path, roots)]
+    while any((place / subfolder / _file_name(stem, number)).exists() for place in everywhere):
+        number += 1
+    return Path(folder) / _file_name(stem, number)
+
+
+def _file_name(stem: str, number: int) -> str:
+    return f"{stem}_{number:05}_{EXTENSION}"
+
+
+def _groups(lora: AdaptiveLoRA) -> list[str]:
+    return list(dict.fromkeys(target.group for target in lora.targets))
+
+
+def _counted(groups: dict[str, int]) -> str:
+    return ", ".join(f"{count} {group} layers" for group, count in groups.items()) or "no layers"
