@@ -63,7 +63,7 @@ def _parse_cogvideox(flat: str) -> OrderedLayer | None:
     if flat in _COGVIDEOX_PLAIN:
         *place, path = _COGVIDEOX_PLAIN[flat]
         return OrderedLayer(f"unet.{path}", SPATIAL, tuple(place))
-    match = re.fullmatch(r"transformer_blocks_(\d{1,4})_(\w+)", flat)
+    match = re.fullmatch(r"transformer_blocks_([0-9]{1,4})_(\w+)", flat)
     if match is None or match[2] not in _COGVIDEOX_INNER:
         return None
     block = int(match[1])
@@ -84,7 +84,7 @@ _MOTION_INNER = _places(
     (*(f"attention_blocks.{index}.{layer}" for index in range(8) for layer in _ATTENTION), *_FEED_FORWARD)
 )
 # proj_in, the blocks' layers and proj_out are a transformer's; emb_layers belongs to a ResBlock.
-_TRANSFORMER = r"(?:(emb_layers_1|proj_in|proj_out)|transformer_blocks_(\d{1,3})_(\w+))"
+_TRANSFORMER = r"(?:(emb_layers_1|proj_in|proj_out)|transformer_blocks_([0-9]{1,3})_(\w+))"
 
 
 def _parse_transformer(
@@ -99,9 +99,11 @@ def _parse_transformer(
     return (1, int(depth), place), f"transformer_blocks.{int(depth)}.{path}"
 
 
-_UNET_LAYER = re.compile(rf"(?:(input_blocks|output_blocks)_(\d{{1,3}})|(middle_block))_(\d)_{_TRANSFORMER}")
+_UNET_LAYER = re.compile(
+    rf"(?:(input_blocks|output_blocks)_([0-9]{{1,3}})|(middle_block))_([0-9])_{_TRANSFORMER}"
+)
 _MOTION_LAYER = re.compile(
-    r"(?:(down_blocks|up_blocks)_(\d{1,2})|(mid_block))_motion_modules_(\d)_temporal_transformer_"
+    r"(?:(down_blocks|up_blocks)_([0-9]{1,2})|(mid_block))_motion_modules_([0-9])_temporal_transformer_"
     + _TRANSFORMER
 )
 

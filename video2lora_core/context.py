@@ -14,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .decoder import init_normal
 from .errors import Video2LoRAError
 
 KINDS = ("none", "fourier", "stem")
+MAX_TOKENS = 4096
+MAX_EMBEDDING_WEIGHTS = 2**28
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class ContextConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise Video2LoRAError(f"Unknown context kind {self.kind!r}; use one of {', '.join(KINDS)}.")
+        if not isinstance(self.grid, list | tuple):
+            raise Video2LoRAError("The context setting grid must be a list of three numbers.")
         object.__setattr__(self, "grid", tuple(self.grid))
         sizes = [self.frequencies, self.width, self.hidden, self.embedding, *self.grid]
         if not isinstance(self.summary, bool):
@@ -65,6 +70,13 @@ class ContextConfig:
             raise Video2LoRAError(
                 f"The context settings {asdict(self)} are out of range; sizes are whole numbers from 1 to "
                 "4096 and the grid has three of them."
+            )
+
+        tokens = math.prod(self.grid)
+        if tokens > MAX_TOKENS or tokens * self.width * self.embedding > MAX_EMBEDDING_WEIGHTS:
+            raise Video2LoRAError(
+                f"The context settings ask for {tokens} tokens of width {self.width}; at most {MAX_TOKENS} "
+                "tokens are read, and a wide stem has fewer: lower the grid or the width."
             )
 
     def to_dict(self) -> dict:
@@ -148,7 +160,8 @@ class StemContext(nn.Module):
         self.conv = nn.Conv3d(2 * latent_channels, 2 * config.hidden, 3, padding=1)
         self.mix = nn.Conv3d(config.hidden, config.hidden, 1)
         self.proj = nn.Linear(config.hidden, config.width)
-        self.positions = nn.Parameter(torch.normal(0.0, 0.1, (tokens, config.width)))
+        self.positions = nn.Parameter(torch.empty(tokens, config.width))
+        init_normal(self.positions, 0.1)
         self.norm = nn.LayerNorm(config.width)
         self.embed = nn.Linear(tokens * config.width, config.embedding)
         self.spread = nn.Linear(config.embedding, config.width) if config.summary else None

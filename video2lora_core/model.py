@@ -16,6 +16,7 @@ from .files.safetensors_io import FLOAT_DTYPES, SafetensorsHeader, read_header, 
 from .files.writing import tensors_fingerprint
 from .hypernetwork import HyperNetwork
 from .light_lora import AuxiliaryMatrices
+from .memory import require_memory
 from .spec import LayerTarget, Video2LoRAConfig, check_targets
 
 
@@ -32,18 +33,17 @@ class Video2LoRA(nn.Module):
         self.config = config
         self.targets = check_targets(targets)
         self.storage_dtype = torch.float16
+        sizes = (config.rank, config.down_dim, config.up_dim)
         self.hypernetwork = HyperNetwork(
             config.latent_channels,
             len(self.targets),
-            config.rank,
-            config.down_dim,
-            config.up_dim,
+            *sizes,
             config.decoder_blocks,
             config.sample_iters,
             config.context,
             config.base_weights,
         )
-        self.auxiliary = AuxiliaryMatrices(self.targets, config.rank, config.down_dim, config.up_dim)
+        self.auxiliary = AuxiliaryMatrices(self.targets, *sizes)
         self._hashed: tuple[tuple[int, int], str] | None = None
 
     @classmethod
@@ -70,7 +70,7 @@ class Video2LoRA(nn.Module):
         `config.ANIMATEDIFF_DOWN_DIM` and `ANIMATEDIFF_UP_DIM` (54/26): a saved adaptive LoRA then takes 47.4
         KB where 100/50 takes 88.8 KB.
 
-        Raises Video2LoRAError for settings or targets that cannot be used.
+        Raises Video2LoRAError for settings or targets that cannot be used or exceed the free memory.
         """
         config = Video2LoRAConfig(
             latent_channels=latent_channels,
@@ -86,6 +86,9 @@ class Video2LoRA(nn.Module):
             latent_scale=latent_scale,
             reference_range=reference_range,
         )
+        size = 4 * sum(value.numel() for value in cls._hollow(config, targets).state_dict().values())
+        what = f"A hypernetwork of {len(targets)} layers, down_dim {down_dim}, up_dim {up_dim}, rank {rank}"
+        require_memory(size, what, "lower down_dim, up_dim or rank")
         return cls(config, targets)
 
     @classmethod

@@ -15,11 +15,13 @@ from .errors import Video2LoRAError
 
 HEADS = 8
 _PREFIX = "module."
+# As Python writes numbers: "00" and other scripts' digits are other keys, not other spellings.
+_N = r"(?:0|[1-9][0-9]{0,3})"
 _MODULE = re.compile(
-    r"^((?:down_blocks|up_blocks)\.\d+|mid_block)\.motion_modules\.(\d+)\.temporal_transformer\.(.+)$"
+    rf"^((?:down_blocks|up_blocks)\.{_N}|mid_block)\.motion_modules\.({_N})\.temporal_transformer\.(.+)$"
 )
-_DEPTH = re.compile(r"^transformer_blocks\.(\d+)\.")
-_ATTENTION = re.compile(r"^transformer_blocks\.\d+\.attention_blocks\.(\d+)\.")
+_DEPTH = re.compile(rf"^transformer_blocks\.({_N})\.")
+_ATTENTION = re.compile(rf"^transformer_blocks\.{_N}\.attention_blocks\.({_N})\.")
 
 
 @dataclass(frozen=True)

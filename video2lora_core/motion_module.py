@@ -18,6 +18,9 @@ from .errors import Video2LoRAError
 from .motion_layout import HEADS, MotionLayout, TransformerLayout, strip_prefix
 
 MAX_NORM_GROUPS = 32
+STORED_DTYPES = (
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
+)  # fmt: skip
 
 
 class PositionEncoder(nn.Module):
@@ -249,6 +252,12 @@ class MotionModel(nn.Module):
         key (and shapes) that is foreign, missing or misshapen.
         """
         tensors = strip_prefix(tensors)
+        for key, tensor in tensors.items():
+            if tensor.dtype not in STORED_DTYPES:
+                raise Video2LoRAError(
+                    f"{key} is stored as {str(tensor.dtype).removeprefix('torch.')}, which is no type of a "
+                    "motion module's weights; get it in float16 or float32."
+                )
         layout = MotionLayout.read(tensors)
         dtype = dtype or next(iter(tensors.values())).dtype
         model = cls(layout, dtype=dtype, device="meta", ops=ops)

@@ -30,7 +30,7 @@ MOTION_KEY = "video2lora_motion"
 BETA_SCHEDULE = "sqrt_linear"
 STORABLE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-_TEMPORAL_ATTENTION = re.compile(r"motion_modules\.\d+\.temporal_transformer\..*attention_blocks\.")
+_TEMPORAL_ATTENTION = re.compile(r"motion_modules\.[0-9]+\.temporal_transformer\..*attention_blocks\.")
 
 
 def attach_motion_model(

@@ -22,9 +22,11 @@ NAMED_LAYERS = 3
 
 _ATTENTION = r"(?:to_q|to_k|to_v|to_out\.0)"
 _FEED_FORWARD = r"ff\.net\.(?:0\.proj|2)"
-_SPATIAL_ATTENTION = re.compile(rf"\.transformer_blocks\.\d+\.attn[12]\.{_ATTENTION}\.weight$")
-_SPATIAL_FEED_FORWARD = re.compile(rf"\.transformer_blocks\.\d+\.{_FEED_FORWARD}\.weight$")
-_TEMPORAL_ATTENTION = re.compile(rf"\.temporal_transformer\..*\.attention_blocks\.\d+\.{_ATTENTION}\.weight$")
+_SPATIAL_ATTENTION = re.compile(rf"\.transformer_blocks\.[0-9]+\.attn[12]\.{_ATTENTION}\.weight$")
+_SPATIAL_FEED_FORWARD = re.compile(rf"\.transformer_blocks\.[0-9]+\.{_FEED_FORWARD}\.weight$")
+_TEMPORAL_ATTENTION = re.compile(
+    rf"\.temporal_transformer\..*\.attention_blocks\.[0-9]+\.{_ATTENTION}\.weight$"
+)
 _TEMPORAL_FEED_FORWARD = re.compile(rf"\.temporal_transformer\..*\.{_FEED_FORWARD}\.weight$")
 
 

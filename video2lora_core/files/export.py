@@ -17,8 +17,8 @@ from torch import Tensor
 from ..errors import Video2LoRAError
 from ..spec import GROUPS, LayerTarget
 
-_BLOCK = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d+)\.(.+)")
-_MIDDLE = re.compile(r"middle_block\.(\d+)\.(.+)")
+_BLOCK = re.compile(r"(input_blocks|output_blocks)\.([0-9]+)\.([0-9]+)\.(.+)")
+_MIDDLE = re.compile(r"middle_block\.([0-9]+)\.(.+)")
 # Levels of SD1.5 and SDXL have two ResBlocks; the others are for small models.
 _RES_BLOCKS_TRIED = (2, 1, 3, 4)
 
@@ -83,7 +83,7 @@ def _part(part: int, index: int, inner: str) -> str:
 def diffusers_motion_path(path: str) -> str:
     """A path inside an AnimateDiff motion module file as diffusers' UNetMotionModel names it."""
     path = path.replace(".temporal_transformer.", ".")
-    return re.sub(r"\.attention_blocks\.(\d+)\.", lambda match: f".attn{int(match[1]) + 1}.", path)
+    return re.sub(r"\.attention_blocks\.([0-9]+)\.", lambda match: f".attn{int(match[1]) + 1}.", path)
 
 
 FORMATS = ("comfyui", "kohya", "diffusers", "animatediff-motion")

@@ -26,7 +26,7 @@ AUXILIARY_PREFIX = "lora_unet__"
 DESCRIPTION_KEY = "video2lora_official"
 # The authors' references enter the VAE as [0, 1], not [-1, 1].
 OFFICIAL_REFERENCE_RANGE = (0.0, 1.0)
-_BLOCK = re.compile(re.escape(OFFICIAL_PREFIX) + r"decoder_model\.decoder_model\.(\d{1,4})\.")
+_BLOCK = re.compile(re.escape(OFFICIAL_PREFIX) + r"decoder_model\.decoder_model\.([0-9]{1,4})\.")
 
 
 def auxiliary_key(target_name: str) -> str:

@@ -8,6 +8,7 @@ gaps.
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import Video2LoRAError
+from .digest import DIGEST_KEY, FileDigest
 
 MAX_HEADER_BYTES = 25_000_000
 MAX_TENSORS = 100_000
@@ -97,7 +99,11 @@ def read_header(path: str | os.PathLike) -> SafetensorsHeader:
     """
     file = Path(path)
     try:
-        size = file.stat().st_size
+        status = file.stat()
+        # Reading a FIFO or a device may never end.
+        if not stat.S_ISREG(status.st_mode):
+            raise Video2LoRAError(f"{file} cannot be read (it is no regular file); choose a file.")
+        size = status.st_size
         with open(file, "rb") as stream:
             start = stream.read(32)
             length = int.from_bytes(start[:8], "little")
@@ -196,13 +202,21 @@ def _check_tensors(file: Path, entries: dict, data_size: int) -> dict[str, Tenso
     return tensors
 
 
+def changed_since_written(name: str) -> Video2LoRAError:
+    """The error for a file whose content is not what its own hash says."""
+    return Video2LoRAError(
+        f"{name} has changed since it was written (its own hash does not fit); copy or download it again."
+    )
+
+
 def read_tensors(
     header: SafetensorsHeader, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
     """Read the tensors named in `shapes`, as copies on the CPU in `dtype`.
 
     Raises Video2LoRAError, before reading any data, for tensors that are missing, unexpected, of another
-    shape or not of a float type, and afterwards for values that are not finite.
+    shape or not of a float type, and afterwards for content that the file's own hash does not fit, and for
+    values that are not finite.
     """
     name = header.path.name
     missing = [key for key in shapes if key not in header.tensors]
@@ -229,16 +243,22 @@ def read_tensors(
             raise Video2LoRAError(
                 f"{name} stores the tensor {shown(key)} as {info.dtype}; save it as F16, BF16 or F32."
             )
-    tensors = {}
+    tensors = dict.fromkeys(shapes)
+    digest = FileDigest(header.metadata) if DIGEST_KEY in header.metadata else None
     try:
         with safe_open(header.path, framework="pt", device="cpu") as file:
-            for key in shapes:
+            for key in sorted(shapes):
+                stored = file.get_tensor(key)
+                if digest is not None:
+                    digest.add(key, stored)
                 # A copy: tensors must not stay mapped to a file that may be replaced.
-                tensors[key] = file.get_tensor(key).to(dtype, copy=True)
+                tensors[key] = stored.to(dtype, copy=True)
     except (OSError, SafetensorError) as error:
         raise Video2LoRAError(
             f"{name} cannot be read ({shown(error)}); copy or download it again."
         ) from error
+    if digest is not None and digest.hexdigest() != header.metadata[DIGEST_KEY]:
+        raise changed_since_written(name)
     for key, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise Video2LoRAError(

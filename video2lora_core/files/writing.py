@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import Video2LoRAError
+from .digest import DIGEST_BYTES, DIGEST_KEY, add_tensor, digest_of
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def write_safetensors(
     metadata: Mapping[str, str],
     save: Callable[..., None] = save_file,
 ) -> None:
-    """Write a safetensors file atomically; tensors may be views or on any device.
+    """Write a safetensors file with its own hash, atomically; tensors may be views or on any device.
 
     Raises Video2LoRAError when it cannot be written, and for non-finite values, naming the tensor.
     """
@@ -73,11 +73,9 @@ def write_safetensors(
                 f"{str(tensor.dtype).removeprefix('torch.')}; save in a wider type or check the training run."
             )
         plain[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    metadata = {**metadata, DIGEST_KEY: digest_of(plain, metadata)}
     with replacing(path) as temporary:
-        save(plain, temporary, metadata=dict(metadata))
-
-
-DIGEST_BYTES = 20
+        save(plain, temporary, metadata=metadata)
 
 
 def tensors_fingerprint(tensors: Mapping[str, Tensor], facts: Mapping) -> str:
@@ -85,6 +83,5 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor], facts: Mapping) -> str:
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digest.update(json.dumps(dict(facts), sort_keys=True).encode())
     for name, tensor in tensors.items():
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy())
+        add_tensor(digest, name, tensor)
     return digest.hexdigest()
