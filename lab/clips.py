@@ -166,70 +166,105 @@ def _field_pattern(content: Content, x: Tensor, y: Tensor) -> Tensor:
     return table.gather(1, index)[:, 0]
 
 
-def render(content: Content, semantics: Semantics, frames: int = FRAMES, size: int = SIZE) -> Tensor:
+@dataclass
+class Choreography:
+    """Where things are at each moment (B, T): shifts (B, 2, T) of the object and of the whole picture in
+    pixels, the picture's magnification, and its turn in radians."""
+
+    object_shift: Tensor
+    camera_shift: Tensor
+    zoom: Tensor
+    turn: Tensor
+
+
+def frame_times(frames: int = FRAMES) -> Tensor:
+    """(1, frames): the moments of a clip's frames, from 0 at its beginning to 1 at its end."""
+    return torch.linspace(0, 1, frames)[None]
+
+
+def choreograph(semantics: Semantics, time: Tensor) -> Choreography:
+    """What the semantics does to places, at the moments `time` (B or 1, T)."""
+
+    def where(name: str) -> Tensor:
+        return (semantics.kind == KIND[name]).float()[:, None]
+
+    amount = semantics.amount[:, None]
+    frame = time * (FRAMES - 1)
+    centred = (time - 0.5) * (FRAMES - 1)  # frames from mid-clip
+    travel = semantics.velocity()[:, :, None] * centred[:, None]  # (B, 2, T)
+    wobble = 1 - 2 * (frame.round() % 2)
+    shake_axis = torch.stack([semantics.angle.cos(), semantics.angle.sin()], dim=-1)[:, :, None]
+    shake = shake_axis * (wobble * (3 + 2.5 * amount) * where("shake"))[:, None]
+    rate = 0.5 + 0.5 * amount
+    return Choreography(
+        object_shift=travel * where("move")[:, None],
+        camera_shift=travel * where("pan")[:, None] + shake,
+        zoom=torch.exp(rate * (2 * time - 1) * 0.9 * (where("zoom_in") - where("zoom_out"))),
+        turn=(2 * time - 1) * (0.6 + 0.6 * amount) * semantics.sign[:, None] * where("roll"),
+    )
+
+
+def screen_axes(size: int) -> tuple[Tensor, Tensor]:
+    """x and y of a square screen's pixels from its middle, (size, size), in pixels of a screen of SIZE."""
+    axis = (torch.arange(size) + 0.5 - size / 2) * (SIZE / size)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return x, y
+
+
+def to_world(moves: Choreography, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The places in the world that the camera sees at x, y (H, W) of the screen: two of (B, T, H, W)."""
+    px = x[None, None] - moves.camera_shift[:, 0, :, None, None]
+    py = y[None, None] - moves.camera_shift[:, 1, :, None, None]
+    cos, sin = moves.turn.cos()[..., None, None], moves.turn.sin()[..., None, None]
+    scale = moves.zoom[..., None, None]
+    return (px * cos + py * sin) / scale, (-px * sin + py * cos) / scale
+
+
+def veil(image: Tensor, semantics: Semantics, time: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The picture (B, 3, T, H, W) with what lies over it: fades, tints, flashes and the curtains of wipes.
+
+    x, y: (H, W) as `screen_axes` gives them.
+    """
+    amount = semantics.amount[:, None]
+    time = time.clamp(0, 1)
+
+    def over(color: Tensor, alpha: Tensor, name: str) -> None:
+        nonlocal image
+        present = (semantics.kind == KIND[name]).float()
+        alpha = alpha * present.view(-1, *[1] * (alpha.ndim - 1))
+        if alpha.ndim == 2:
+            alpha = alpha[:, None, :, None, None]
+        image = image * (1 - alpha) + color * alpha
+
+    black, white = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1)
+    over(black, (0.75 + 0.25 * amount) * time, "fade_out")
+    over(black, (0.75 + 0.25 * amount) * (1 - time), "fade_in")
+    over(_hue_to_rgb(semantics.angle)[:, :, None, None, None], (0.5 + 0.3 * amount) * time, "tint")
+    over(white, (0.7 + 0.3 * amount) * torch.exp(-((time - 0.5) / 0.18).square()), "flash")
+    along = x * semantics.angle.cos()[:, None, None] + y * semantics.angle.sin()[:, None, None]
+    reach = (-0.6 + 0.8 * time) * SIZE  # from before the first edge to a little past the middle
+    sharp = x.shape[-1] / SIZE
+    curtain = (0.5 + (reach[..., None, None] - along[:, None]) * sharp).clamp(0, 1)
+    over(black + 0.02, curtain[:, None], "wipe")
+    return image.clamp(0, 1)
+
+
+def render(content: Content, semantics: Semantics, size: int = SIZE) -> Tensor:
     """Renders clips.
 
     Returns:
-        (B, 3, frames, size, size) float32 in 0..1.
+        (B, 3, FRAMES, size, size) float32 in 0..1.
     """
-    kind = semantics.kind
-
-    def where(name: str) -> Tensor:
-        return (kind == KIND[name]).float()[:, None]
-
-    time = torch.linspace(0, 1, frames)[None]  # (1, T)
-    centred = (time - 0.5) * (frames - 1)  # frames from mid-clip
-    amount = semantics.amount[:, None]
-    travel = semantics.velocity()[:, :, None] * centred[:, None]  # (B, 2, T)
-    object_shift = travel * where("move")[:, None]
-    camera_shift = travel * where("pan")[:, None]
-    wobble = torch.tensor([1.0, -1.0]).repeat(frames)[:frames][None]
-    shake_axis = torch.stack([semantics.angle.cos(), semantics.angle.sin()], dim=-1)[:, :, None]
-    camera_shift = camera_shift + shake_axis * (wobble * (3 + 2.5 * amount) * where("shake"))[:, None]
-
-    rate = 0.5 + 0.5 * amount
-    zoom = torch.exp(rate * (2 * time - 1) * 0.9 * (where("zoom_in") - where("zoom_out")))
-    turn = (2 * time - 1) * (0.6 + 0.6 * amount) * semantics.sign[:, None] * where("roll")
-
-    axis = torch.arange(size) + 0.5 - size / 2
-    py, px = torch.meshgrid(axis * (SIZE / size), axis * (SIZE / size), indexing="ij")
-    px = px[None, None] - camera_shift[:, 0, :, None, None]
-    py = py[None, None] - camera_shift[:, 1, :, None, None]
-    cos, sin = turn.cos()[..., None, None], turn.sin()[..., None, None]
-    wx = (px * cos + py * sin) / zoom[..., None, None]
-    wy = (-px * sin + py * cos) / zoom[..., None, None]
-
-    ox = wx - content.center[:, 0, None, None, None] - object_shift[:, 0, :, None, None]
-    oy = wy - content.center[:, 1, None, None, None] - object_shift[:, 1, :, None, None]
-    mask = _shape_coverage(content, ox, oy, zoom[..., None, None] * (size / SIZE))[:, None]
+    time = frame_times()
+    moves, (x, y) = choreograph(semantics, time), screen_axes(size)
+    wx, wy = to_world(moves, x, y)
+    ox = wx - content.center[:, 0, None, None, None] - moves.object_shift[:, 0, :, None, None]
+    oy = wy - content.center[:, 1, None, None, None] - moves.object_shift[:, 1, :, None, None]
+    mask = _shape_coverage(content, ox, oy, moves.zoom[..., None, None] * (size / SIZE))[:, None]
     fields_rgb = torch.tensor(list(FIELD_COLORS.values()))[content.field][:, :, None, None, None]
     colors_rgb = torch.tensor(list(SHAPE_COLORS.values()))[content.color][:, :, None, None, None]
     image = fields_rgb * _field_pattern(content, wx, wy)[:, None] * (1 - mask) + colors_rgb * mask
-
-    def over(color: Tensor, alpha: Tensor) -> None:
-        nonlocal image
-        image = image * (1 - alpha) + color * alpha
-
-    strong = 0.75 + 0.25 * amount
-    black = (strong * time * where("fade_out") + strong * (1 - time) * where("fade_in"))[
-        :, None, :, None, None
-    ]
-    over(torch.zeros(1, 1, 1, 1, 1), black)
-    tint = ((0.5 + 0.3 * amount) * time * where("tint"))[:, None, :, None, None]
-    over(_hue_to_rgb(semantics.angle)[:, :, None, None, None], tint)
-    pulse = ((0.7 + 0.3 * amount) * torch.exp(-((time - 0.5) / 0.18).square()) * where("flash"))[
-        :, None, :, None, None
-    ]
-    over(torch.ones(1, 1, 1, 1, 1), pulse)
-    axis_x, axis_y = torch.meshgrid(axis, axis, indexing="xy")
-    along = (
-        axis_x[None] * semantics.angle.cos()[:, None, None]
-        + axis_y[None] * semantics.angle.sin()[:, None, None]
-    )
-    reach = (-0.6 + 0.8 * time) * size  # from before the first edge to a little past the middle
-    curtain = (0.5 + (reach[..., None, None] - along[:, None])).clamp(0, 1) * where("wipe")[..., None, None]
-    over(torch.full((1, 1, 1, 1, 1), 0.02), curtain[:, None])
-    return image.clamp(0, 1)
+    return veil(image, semantics, time, x, y)
 
 
 def _level(amount: float) -> str:
