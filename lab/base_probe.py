@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import captions
 import clips
 import torch
 from tracking import cosine, track
@@ -22,7 +23,7 @@ class DirectionProbe:
         self._codec = VAECodec(vae)
         self._semantics = clips.draw_semantics(("move",), count, generator)
         self._content = clips.draw_content(count, generator)
-        self._ids = tokens([clips.full_caption(self._content, self._semantics, i) for i in range(count)])
+        self._ids = tokens([captions.full_caption(self._content, self._semantics, i) for i in range(count)])
         side = clips.SIZE // 8
         self._noise = torch.randn(count, 4, clips.FRAMES, side, side, generator=generator)
 

@@ -1,6 +1,9 @@
-"""Captions as token ids of the host's SD1 tokenizer, over the few words the demo's text encoder knows."""
+"""What clips are called: captions in the few words that the demo's text encoder knows, and their token
+ids."""
 
 from __future__ import annotations
+
+import math
 
 import clips
 import torch
@@ -8,6 +11,67 @@ from torch import Tensor
 
 CONTEXT_TOKENS = 16
 OPPOSITES = (("right", "left"), ("down", "up"))
+
+
+def _level(amount: float) -> str:
+    return ("slow", "medium", "fast")[min(2, int(amount * 3))]
+
+
+def _heading(angle: float) -> str:
+    """The direction in four words that add up to it, e.g. "right right right down"; 0 is right, a quarter
+    turn is down. Sixteen directions, each said at the same length."""
+    x, y = math.cos(angle), math.sin(angle)
+    along = round(4 * abs(x) / (abs(x) + abs(y)))
+    words = ["right" if x > 0 else "left"] * along + ["down" if y > 0 else "up"] * (4 - along)
+    return " ".join(words)
+
+
+HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
+
+
+def content_caption(content: clips.Content, i: int) -> str:
+    """What is seen in clip i, e.g. "red disc, navy stripes"."""
+    color, field = tuple(clips.SHAPE_COLORS)[content.color[i]], tuple(clips.FIELD_COLORS)[content.field[i]]
+    return f"{color} {clips.SHAPES[content.shape[i]]}, {field} {clips.PATTERNS[content.pattern[i]]}"
+
+
+def semantics_caption(semantics: clips.Semantics, i: int) -> str:
+    """What happens in clip i, in words coarse enough for a text encoder; empty for a still clip."""
+    kind, angle, amount = (
+        clips.KINDS[semantics.kind[i]],
+        float(semantics.angle[i]),
+        float(semantics.amount[i]),
+    )
+    match kind:
+        case "still":
+            return ""
+        case "move" | "pan" | "wipe":
+            verb = {"move": "moves", "pan": "camera", "wipe": "wipe"}[kind]
+            return f"{verb} {_heading(angle)}" + ("" if kind == "wipe" else f" {_level(amount)}")
+        case "tint":
+            return f"tint {HUES[round(angle / (math.pi / 3)) % 6]}"
+        case "roll":
+            return f"roll {'right' if semantics.sign[i] > 0 else 'left'}"
+        case _:
+            return kind.replace("_", " ")
+
+
+COMPASS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
+
+
+def semantics_label(semantics: clips.Semantics, i: int) -> str:
+    """What happens in clip i for people to read, e.g. "move down right, fast"."""
+    kind, angle = clips.KINDS[semantics.kind[i]], float(semantics.angle[i])
+    if kind not in ("move", "pan", "wipe"):
+        return semantics_caption(semantics, i) or kind
+    label = f"{kind} {COMPASS[round(angle / (math.pi / 4)) % 8]}"
+    return label if kind == "wipe" else f"{label}, {_level(float(semantics.amount[i]))}"
+
+
+def full_caption(content: clips.Content, semantics: clips.Semantics, i: int) -> str:
+    """What happens, then what is seen, in clip i."""
+    seen, happens = content_caption(content, i), semantics_caption(semantics, i)
+    return f"{happens}, {seen}" if happens else seen
 
 
 class CaptionTokens:
@@ -33,7 +97,7 @@ class CaptionTokens:
 
 def vocabulary(tokens: CaptionTokens) -> Tensor:
     """The sorted ids that any caption of these clips can hold."""
-    words = [*clips.SHAPES, *clips.SHAPE_COLORS, *clips.FIELD_COLORS, *clips.PATTERNS, *clips.HUES]
+    words = [*clips.SHAPES, *clips.SHAPE_COLORS, *clips.FIELD_COLORS, *clips.PATTERNS, *HUES]
     words += [
         "moves",
         "camera",
@@ -58,8 +122,8 @@ def vocabulary(tokens: CaptionTokens) -> Tensor:
 
 def full_captions(content: clips.Content, semantics: clips.Semantics) -> tuple[list[str], list[str]]:
     """What is seen, and what happens and is seen, for every clip."""
-    seen = [clips.content_caption(content, i) for i in range(len(semantics))]
-    return seen, [clips.full_caption(content, semantics, i) for i in range(len(semantics))]
+    seen = [content_caption(content, i) for i in range(len(semantics))]
+    return seen, [full_caption(content, semantics, i) for i in range(len(semantics))]
 
 
 def opposite_rows(tokens: CaptionTokens, known: Tensor) -> list[tuple[int, int]]:

@@ -267,63 +267,6 @@ def render(content: Content, semantics: Semantics, size: int = SIZE) -> Tensor:
     return veil(image, semantics, time, x, y)
 
 
-def _level(amount: float) -> str:
-    return ("slow", "medium", "fast")[min(2, int(amount * 3))]
-
-
-def _heading(angle: float) -> str:
-    """The direction in four words that add up to it, e.g. "right right right down"; 0 is right, a quarter
-    turn is down. Sixteen directions, each said at the same length."""
-    x, y = math.cos(angle), math.sin(angle)
-    along = round(4 * abs(x) / (abs(x) + abs(y)))
-    words = ["right" if x > 0 else "left"] * along + ["down" if y > 0 else "up"] * (4 - along)
-    return " ".join(words)
-
-
-HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
-
-
-def content_caption(content: Content, i: int) -> str:
-    """What is seen in clip i, e.g. "red disc, navy stripes"."""
-    color, field = tuple(SHAPE_COLORS)[content.color[i]], tuple(FIELD_COLORS)[content.field[i]]
-    return f"{color} {SHAPES[content.shape[i]]}, {field} {PATTERNS[content.pattern[i]]}"
-
-
-def semantics_caption(semantics: Semantics, i: int) -> str:
-    """What happens in clip i, in words coarse enough for a text encoder; empty for a still clip."""
-    kind, angle, amount = KINDS[semantics.kind[i]], float(semantics.angle[i]), float(semantics.amount[i])
-    match kind:
-        case "still":
-            return ""
-        case "move" | "pan" | "wipe":
-            verb = {"move": "moves", "pan": "camera", "wipe": "wipe"}[kind]
-            return f"{verb} {_heading(angle)}" + ("" if kind == "wipe" else f" {_level(amount)}")
-        case "tint":
-            return f"tint {HUES[round(angle / (math.pi / 3)) % 6]}"
-        case "roll":
-            return f"roll {'right' if semantics.sign[i] > 0 else 'left'}"
-        case _:
-            return kind.replace("_", " ")
-
-
-COMPASS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
-
-
-def semantics_label(semantics: Semantics, i: int) -> str:
-    """What happens in clip i for people to read, e.g. "move down right, fast"."""
-    kind, angle = KINDS[semantics.kind[i]], float(semantics.angle[i])
-    if kind not in ("move", "pan", "wipe"):
-        return semantics_caption(semantics, i) or kind
-    label = f"{kind} {COMPASS[round(angle / (math.pi / 4)) % 8]}"
-    return label if kind == "wipe" else f"{label}, {_level(float(semantics.amount[i]))}"
-
-
-def full_caption(content: Content, semantics: Semantics, i: int) -> str:
-    """What happens, then what is seen, in clip i."""
-    seen, happens = content_caption(content, i), semantics_caption(semantics, i)
-    return f"{happens}, {seen}" if happens else seen
-
-
 def make_visible(content: Content, semantics: Semantics) -> Content:
     """The content with a patterned field where a plain one would hide what the camera does (pan, roll)."""
     camera = (semantics.kind == KIND["pan"]) | (semantics.kind == KIND["roll"])

@@ -8,22 +8,22 @@ Prompts say what is seen and no word of what happens. Writes lab/eval.json and l
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import math
 import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import captions
 import clips
 import comfy_tools
 import conditions
 import torch
 from comfy_tools import start_host
 from evaluation_sets import EFFECT_SETS, MOTION_SETS, Scene
+from foreign_sets import SETS, draw, families
 from judge import ATTRIBUTES, JUDGE_FILE, accuracy, load_judge, truth
+from report import Report, summarise
 from torch import Tensor
 from tracking import cosine, track
 
@@ -37,24 +37,8 @@ class References:
     """Reference clips of a set, and the LoRAs predicted from them."""
 
     semantics: clips.Semantics
-    content: clips.Content
     video: Tensor
     weights: Tensor
-
-
-class Report:
-    """Figures with their standard errors, by measure and set."""
-
-    def __init__(self) -> None:
-        self.figures: dict[str, dict[str, float]] = {}
-
-    def add(self, measure: str, name: str, values: Tensor) -> None:
-        """The mean of one value a sample, (B,)."""
-        values = values.float()
-        mean, error = float(values.mean()), float(values.std() / math.sqrt(len(values)))
-        self.figures.setdefault(measure, {})[name] = round(mean, 4)
-        self.figures.setdefault(f"{measure}_standard_error", {})[name] = round(error, 4)
-        print(f"    {measure:>16} {name:<16} {mean:6.3f} ± {error:.3f}", flush=True)
 
 
 class Evaluation:
@@ -85,6 +69,28 @@ class Evaluation:
         told = self._sample("moves, told in words", moving, prompts=moving.told(references["seen"].semantics))
         self._add_velocity("prompted", track_scene(told, moving), references["seen"].semantics.velocity())
         self._effects()
+        self.foreign()
+
+    def foreign(self) -> None:
+        """References in looks that nothing was trained on: how well moves are followed, and what else is
+        recognised."""
+        scenes = [Scene.draw(self.count, self._generator(2 + p), patterned=bool(p)) for p in (0, 1)]
+        without = [self._sample("foreign, no LoRA", scene) for scene in scenes]
+        found, missing = families(self._generator(60))
+        for sentence in missing:
+            print(sentence, flush=True)
+        for family in found:
+            for number, (name, kinds) in enumerate(SETS.items()):
+                label, moves = f"{family.name}_{name}", kinds == ("move",)
+                semantics, reference = draw(name, family, self.count, self._generator(70 + number))
+                references = References(semantics, reference, self.models.predict(reference))
+                scene = scenes[not moves]
+                video = self._sample(f"foreign, {label}", scene, references.weights)
+                if moves:
+                    self._add_velocity(label, track_scene(video, scene), semantics.velocity())
+                elif self.judge is not None:
+                    self._add_effects(label, video, semantics)
+                self._keep_examples(f"foreign, {label}", video, without[not moves], references, 2)
 
     def _effects(self) -> None:
         scene = Scene.draw(self.count, self._generator(1), patterned=True)
@@ -114,7 +120,7 @@ class Evaluation:
         semantics = semantics.pick(torch.randperm(self.count, generator=generator))
         content = clips.make_visible(clips.draw_content(self.count, generator), semantics)
         video = clips.render(content, semantics)
-        return References(semantics, content, video, self.models.predict(video))
+        return References(semantics, video, self.models.predict(video))
 
     def _sample(
         self,
@@ -212,33 +218,13 @@ class Evaluation:
         chosen = sorted(first.values())[:count]
         chosen += [i for i in range(len(classes)) if i not in chosen][: count - len(chosen)]
         for i in chosen:
-            happens = clips.semantics_label(references.semantics, i)
+            happens = captions.semantics_label(references.semantics, i)
             self.examples.append((f"{label}: {happens}", references.video[i], without[i], video[i]))
 
 
 def track_scene(video: Tensor, scene: Scene) -> Tensor:
     """(B, 2) velocities of generated clips, by the colours their prompts ask for."""
     return track(video, scene.content.color, scene.content.field)
-
-
-def summarise(figures: dict, seed: int, count: int, weights: Iterable[Path]) -> dict:
-    """The figures as eval.json holds them; `weights` are the files of all models."""
-    figures = {**figures, "seed": seed, "samples": count}
-    if "effect_accuracy" in figures:
-        chance = round(1 / len(conditions.CLASSES), 4)
-        figures["effect_accuracy"] = {**figures["effect_accuracy"], "chance": chance}
-    if "content_kept" in figures:
-        kept = figures["content_kept"]
-        figures |= {"content_kept": round(sum(kept.values()) / len(kept), 4), "content_kept_by_set": kept}
-    weights = sorted(weights)
-    figures["weights_mb"] = round(sum(file.stat().st_size for file in weights) / 1e6, 2)
-    figures["weights_sha256"] = {file.name: sha256_of(file) for file in weights}
-    return figures
-
-
-def sha256_of(file: Path) -> str:
-    """The file's digest, which says what exactly was measured."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def main() -> None:
@@ -249,6 +235,9 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=64, help="samples a set")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--quick", action="store_true", help="velocities of moves alone, in eval_quick.json")
+    parser.add_argument(
+        "--foreign", action="store_true", help="foreign references alone, in eval_foreign.json"
+    )
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
     parser.add_argument(
         "--hypernet", type=Path, help="the hypernetwork's file, when not in the models' folder"
@@ -267,13 +256,16 @@ def main() -> None:
         started = time.monotonic()
         models = DemoModels(options.models, options.hypernet)
         evaluation = Evaluation(models, judge, options.n, options.seed)
-        evaluation.run(options.quick)
+        if options.foreign:
+            evaluation.foreign()
+        else:
+            evaluation.run(options.quick)
     hypernet = options.hypernet or options.models / HYPERNET
     weights = (options.models / BACKBONE, options.models / MOTION, hypernet, options.judge)
     figures = summarise(evaluation.report.figures, options.seed, options.n, weights)
     figures["minutes"] = round((time.monotonic() - started) / 60, 1)
     options.out.mkdir(parents=True, exist_ok=True)
-    name = "eval_quick" if options.quick else "eval"
+    name = "eval_quick" if options.quick else "eval_foreign" if options.foreign else "eval"
     (options.out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
     from eval_page import draw_page
 

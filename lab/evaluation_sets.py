@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import captions
 import clips
 import conditions
 import torch
@@ -55,7 +56,7 @@ class Scene:
             content.pattern = content.pattern.clamp(min=1)
         side = clips.SIZE // 8
         noise = torch.randn(count, 4, clips.FRAMES, side, side, generator=generator)
-        return cls(content, [clips.content_caption(content, i) for i in range(count)], noise)
+        return cls(content, [captions.content_caption(content, i) for i in range(count)], noise)
 
     def first(self, count: int) -> Scene:
         """The first `count` of them."""
@@ -65,4 +66,4 @@ class Scene:
 
     def told(self, semantics: clips.Semantics) -> list[str]:
         """Prompts that also say what happens, in words."""
-        return [clips.full_caption(self.content, semantics, i) for i in range(len(semantics))]
+        return [captions.full_caption(self.content, semantics, i) for i in range(len(semantics))]

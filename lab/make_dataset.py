@@ -1,61 +1,190 @@
 """Encodes the clips that the demo's hypernetwork is trained on: conditions, each with several clips.
 
-python lab/make_dataset.py --vae lab/training/vae.safetensors --out lab/training/dataset.safetensors
+    python lab/make_dataset.py --vae lab/training/vae.safetensors --out lab/training/dataset.safetensors
+
+A condition has clips of the demo's world, which are targets and references, and clips in foreign looks,
+which are references alone.  Every pan has a twin: a move of the same direction and speed on the same
+contents, so that the two can be told apart by nothing but what the field does.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import clips
 import comfy_tools
+import foreign
 import torch
+from conditions import draw_training, in_held_out_speeds, is_kind
 from safetensors.torch import save_file
+from torch import Tensor
+
+FORMATS = (
+    (8, 64, 64),
+    (8, 32, 64),
+    (8, 48, 64),
+    (8, 64, 40),
+    (5, 64, 64),
+    (12, 64, 64),
+)  # frames, height, width
+AUGMENTATIONS = (
+    "contrast",
+    "blur",
+    "letterbox",
+    "grain",
+    "noise",
+    "compression",
+)  # those that leave hues alone
+DOTTED_PANS = 0.5  # of the pans are given dots, which show every direction; along stripes nothing shows
+AT_ONCE = 8
+LOOKS = 800  # pictures in the store, and half as many sprites again
+
+
+def with_twins(drawn: clips.Semantics) -> tuple[clips.Semantics, Tensor]:
+    """The semantics with the pans' twins behind them, and (M,) the row of each one's twin, -1 for none."""
+    moved = replace(drawn, kind=torch.full_like(drawn.kind, clips.KIND["move"]))
+    paired = (is_kind(drawn, "pan") & ~in_held_out_speeds(moved)).nonzero()[:, 0]
+    twin = torch.full((len(drawn) + len(paired),), -1)
+    twin[paired] = torch.arange(len(drawn), len(twin))
+    twin[len(drawn) :] = paired
+    return clips.join(drawn, moved.pick(paired)), twin
+
+
+def picked(record, index: Tensor):
+    """A dataclass of tensors with the entries that `index` names."""
+    return type(record)(**{f.name: getattr(record, f.name)[index] for f in fields(record)})
+
+
+@dataclass
+class Maker:
+    """Fills `tensors` with the clips of the conditions, AT_ONCE conditions at a time."""
+
+    conditions: clips.Semantics
+    twin: Tensor
+    encode: object  # (B, 3, F, H, W) -> latents
+    tokens: object  # captions -> ids
+    augment: object  # the trainer's `augment_reference`
+    generator: torch.Generator
+    clips: int
+    foreign: int
+
+    def __post_init__(self) -> None:
+        count = len(self.conditions)
+        self.format = torch.arange(count) % (len(FORMATS) - 1) + 1
+        paired = self.twin >= 0
+        self.format[paired] = torch.minimum(torch.arange(count), self.twin)[paired] % (len(FORMATS) - 1) + 1
+        self.latents = torch.zeros(count, self.clips, 4, *_latent_shape(0), dtype=torch.float16)
+        self.looks = torch.zeros(count, self.foreign, 4, *_latent_shape(0), dtype=torch.float16)
+        self.odd = {
+            number: torch.zeros(count, 4, *_latent_shape(number), dtype=torch.float16)
+            for number in range(1, len(FORMATS))
+        }
+        self.ids = {
+            name: torch.zeros(count, self.clips, 16, dtype=torch.long)
+            for name in ("content_ids", "full_ids", "full_backwards_ids")
+        }
+        self.store = foreign.LookStore(LOOKS, self.generator)
+
+    def fill(self, rows: Tensor) -> None:
+        """Draw the clips of these conditions and of their twins."""
+        semantics, paired = self.conditions.pick(rows), self.twin[rows] >= 0
+        repeated = semantics.repeat(self.clips)
+        content = clips.make_visible(clips.draw_content(len(repeated), self.generator), repeated)
+        chosen = torch.rand(len(repeated), generator=self.generator) < DOTTED_PANS
+        dots = clips.PATTERNS.index("dots")
+        content.pattern = torch.where(chosen & is_kind(repeated, "pan"), dots, content.pattern)
+        self._fill_own(rows, content)
+        if paired.any():
+            self._fill_own(self.twin[rows[paired]], picked(content, paired.repeat_interleave(self.clips)))
+        for number in range(self.foreign + 1):
+            scenery = foreign.draw_scenery(semantics, self.store, self.generator)
+            formats = self.format[rows] if number == self.foreign else torch.zeros_like(rows)
+            for size in formats.unique().tolist():
+                same = formats == size
+                self._fill_foreign(rows[same], picked(scenery, same), size, number)
+                if (same & paired).any():
+                    moving = picked(scenery, same & paired)
+                    radius = foreign.draw_radius(len(moving.radius), self.generator)
+                    moving.radius = torch.where(moving.radius > 0, moving.radius, radius)
+                    self._fill_foreign(self.twin[rows[same & paired]], moving, size, number)
+
+    def _fill_own(self, rows: Tensor, content: clips.Content) -> None:
+        from captions import full_captions
+
+        semantics = self.conditions.pick(rows).repeat(self.clips)
+        self.latents[rows] = (
+            self.encode(clips.render(content, semantics)).half().unflatten(0, (-1, self.clips))
+        )
+        seen, full = full_captions(content, semantics)
+        backwards = full_captions(content, clips.played_backwards(semantics)[0])[1]
+        for ids, captions in zip(self.ids.values(), (seen, full, backwards), strict=True):
+            ids[rows] = self.tokens(captions).unflatten(0, (-1, self.clips))
+
+    def _fill_foreign(self, rows: Tensor, scenery: foreign.Scenery, size: int, number: int) -> None:
+        semantics = self.conditions.pick(rows)
+        frames, height, width = FORMATS[size]
+        time = foreign.frame_moments(len(rows), frames, self.generator)
+        # Far away, pixels are averages of many texels; elsewhere one sample a pixel is enough.
+        far = is_kind(semantics, "zoom_in", "zoom_out")
+        video = torch.empty(len(rows), 3, frames, height, width)
+        for some, oversampling in ((far, 2), (~far, 1)):
+            if some.any():
+                part = (picked(scenery, some), semantics.pick(some), time[some], height, width, oversampling)
+                video[some] = foreign.render(*part)
+        for clip in video.permute(0, 2, 3, 4, 1):
+            clip.copy_(self.augment(clip, AUGMENTATIONS, self.generator))
+        latents = self.encode(video).half()
+        if size:
+            self.odd[size][rows] = latents
+        else:
+            self.looks[rows, number] = latents
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the file holds."""
+        named = {f"semantics.{f.name}": getattr(self.conditions, f.name) for f in fields(self.conditions)}
+        named |= {"latents": self.latents, "foreign": self.looks, "format": self.format, "twin": self.twin}
+        named |= {f"odd.{k}": value[self.format == k] for k, value in self.odd.items()}
+        return named | self.ids
+
+
+def _latent_shape(number: int) -> tuple[int, int, int]:
+    frames, height, width = FORMATS[number]
+    return frames, height // 8, width // 8
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--vae", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "vae.safetensors")
-    parser.add_argument(
-        "--out", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "dataset.safetensors"
-    )
-    parser.add_argument("--conditions", type=int, default=4000)
-    parser.add_argument("--clips", type=int, default=3, help="clips a condition")
+    folder = comfy_tools.ROOT / "lab" / "training"
+    parser.add_argument("--vae", type=Path, default=folder / "vae.safetensors")
+    parser.add_argument("--out", type=Path, default=folder / "dataset.safetensors")
+    parser.add_argument("--conditions", type=int, default=2600, help="without the twins of pans")
+    parser.add_argument("--clips", type=int, default=2, help="clips of the demo's world a condition")
+    parser.add_argument("--foreign", type=int, default=2, help="foreign clips a condition, beside an odd one")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     options = parser.parse_args()
     comfy_tools.import_host()
-    from captions import CaptionTokens, full_captions
-    from conditions import draw_training
+    from captions import CaptionTokens
     from train_base import FastEncoder
+
+    from video2lora_core.training.augment import augment_reference
 
     torch.set_num_threads(options.threads)
     generator = torch.Generator().manual_seed(options.seed)
+    conditions, twin = with_twins(draw_training(options.conditions, generator))
     encode, tokens = FastEncoder(options.vae), CaptionTokens()
-    conditions = draw_training(options.conditions, generator)
-    latents, seen_ids, full_ids, backwards_ids = [], [], [], []
-    for start in range(0, options.conditions, 8):
-        semantics = conditions.pick(slice(start, start + 8)).repeat(options.clips)
-        content = clips.make_visible(clips.draw_content(len(semantics), generator), semantics)
-        latents.append(encode(clips.render(content, semantics)).half())
-        seen, full = full_captions(content, semantics)
-        seen_ids.append(tokens(seen))
-        full_ids.append(tokens(full))
-        turned, _ = clips.played_backwards(semantics)
-        backwards_ids.append(tokens(full_captions(content, turned)[1]))
-    shape = (options.conditions, options.clips)
-    tensors = {
-        "latents": torch.cat(latents).unflatten(0, shape),
-        "content_ids": torch.cat(seen_ids).unflatten(0, shape),
-        "full_ids": torch.cat(full_ids).unflatten(0, shape),
-        "full_backwards_ids": torch.cat(backwards_ids).unflatten(0, shape),
-    }
-    tensors |= {f"semantics.{f.name}": getattr(conditions, f.name) for f in fields(conditions)}
+    counts = {"clips": options.clips, "foreign": options.foreign}
+    maker = Maker(conditions, twin, encode, tokens, augment_reference, generator, **counts)
+    for rows in torch.arange(options.conditions).split(AT_ONCE):
+        maker.fill(rows)
+        if rows[0] % 200 == 0:
+            print(f"{int(rows[0])} of {options.conditions} conditions", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.contiguous() for name, value in maker.tensors().items()}
     save_file(tensors, options.out, metadata={"seed": str(options.seed)})
 
 

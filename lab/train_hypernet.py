@@ -2,9 +2,9 @@
 
     python lab/train_hypernet.py --config lab/hypernet.toml
 
-The source of clips is the only thing of its own: pairs of clips of one condition, any direction, speed or
-hue, none of the held-out ones. Resumes when the output folder holds checkpoints; runs in several processes
-when launched so.
+The source of clips (pairs.py) is the only thing of its own: pairs of clips of one condition, any direction,
+speed or hue, none of the held-out ones, the reference mostly in foreign looks. Resumes when the output
+folder holds checkpoints; runs in several processes when launched so.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import logging
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from pairs import PairSource
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,60 +27,6 @@ RESULT = "hypernet.safetensors"
 UNSEEN_EVERY = 20  # one condition in so many is never trained on
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
-
-
-@dataclass(frozen=True)
-class PairSource:
-    """Draws references and targets of the same condition from the encoded clips.
-
-    rows: the conditions it may draw. contexts: (M, K, tokens, width) text embeddings of what is seen.
-    told, told_backwards: of what is seen and happens, played forwards and backwards, for the trainer's
-    caption teacher. reversible: see `reversible_rows`.
-    """
-
-    latents: Tensor
-    contexts: Tensor
-    told: Tensor
-    told_backwards: Tensor
-    names: list[str]
-    reversible: Tensor
-    rows: Tensor = field(default_factory=lambda: torch.arange(0))
-
-    def sample(self, generator: torch.Generator, batch: int):
-        """`batch` references with one target each, in pairs on the same clips (see ClipSource).
-
-        The second of a pair is the first played backwards, which is the opposite semantics on the same
-        content; where that is a condition held out or none at all, it is another clip of the same condition.
-        """
-        from comfy_tools import core_module
-
-        rows = self.rows[torch.randint(0, len(self.rows), (batch // 2,), generator=generator)]
-        order = torch.rand(len(rows), self.latents.shape[1], generator=generator).argsort(1)
-        backwards = self.reversible[rows]
-        second = torch.where(backwards[:, None], order, order.roll(-1, 1))
-        both_rows = rows.repeat_interleave(2)
-        chosen = torch.stack([order, second], dim=1).flatten(0, 1)
-        flip = torch.stack([torch.zeros_like(backwards), backwards], dim=1).flatten()
-
-        def played(latents: Tensor) -> Tensor:
-            return torch.where(flip[:, None, None, None, None], latents.flip(2), latents).float()
-
-        import clips
-
-        names = [self.names[i] for i in both_rows.tolist()]
-        opposites = clips.OPPOSITE_KINDS
-        happens = [opposites.get(n, n) if f else n for n, f in zip(names, flip.tolist(), strict=True)]
-        ids = [f"{row}{'-' * f}" for row, f in zip(both_rows.tolist(), flip.tolist(), strict=True)]
-        target = (both_rows, chosen[:, 1])
-        told = torch.where(flip[:, None, None], self.told_backwards[target], self.told[target])
-        return core_module("training.batch").TrainBatch(
-            reference_latents=played(self.latents[both_rows, chosen[:, 0]]),
-            target_latents=played(self.latents[target]),
-            context=self.contexts[target].float(),
-            conditions=tuple(happens),
-            condition_ids=tuple(ids),
-            semantic_context=told.float(),
-        )
 
 
 def reversible_rows(data: dict[str, Tensor]) -> Tensor:
@@ -107,15 +54,23 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
 
     kinds = [clips.KINDS[k] for k in data["semantics.kind"].tolist()]
     reversible = reversible_rows(data)
-    contexts = [
-        encode_texts(clip, data[f"{name}_ids"]).clone() for name in ("content", "full", "full_backwards")
-    ]
-    rows = torch.arange(len(kinds))
-    kept = rows % UNSEEN_EVERY == 0
-    parts = {"train": rows[~kept], "unseen": rows[kept]}
+    texts = {"contexts": "content_ids", "told": "full_ids", "told_backwards": "full_backwards_ids"}
+    contexts = {name: encode_texts(clip, data[ids]).clone() for name, ids in texts.items()}
+    # A pan and its twin are kept or trained on together.
+    twin, rows = data["twin"], torch.arange(len(kinds))
+    kept = torch.where(twin >= 0, torch.minimum(rows, twin), rows) % UNSEEN_EVERY == 0
+    shared = {
+        "latents": data["latents"],
+        "foreign": data["foreign"],
+        "odd": {int(name[4:]): value for name, value in data.items() if name.startswith("odd.")},
+        "format": data["format"],
+        "names": kinds,
+        "reversible": reversible,
+        "twin": twin,
+        **contexts,
+    }
     return {
-        label: PairSource(data["latents"], *contexts, kinds, reversible, part)
-        for label, part in parts.items()
+        name: PairSource(**shared, rows=rows[part]) for name, part in (("train", ~kept), ("unseen", kept))
     }
 
 

@@ -110,20 +110,22 @@ def test_a_rolling_camera_always_has_something_to_show(clips):
     assert (content.pattern != clips.PATTERNS.index("plain")).all()
 
 
-def test_the_caption_of_content_says_nothing_of_what_happens(clips):
+def test_the_caption_of_content_says_nothing_of_what_happens(clips, lab_module):
+    captions = lab_module("captions")
     content = clips.draw_content(64, generator())
     seen_words = {*clips.SHAPES, *clips.SHAPE_COLORS, *clips.FIELD_COLORS, *clips.PATTERNS}
     for i in range(64):
-        assert set(clips.content_caption(content, i).replace(",", "").split()) <= seen_words
+        assert set(captions.content_caption(content, i).replace(",", "").split()) <= seen_words
 
 
-def test_words_of_a_direction_add_up_to_it(clips):
+def test_words_of_a_direction_add_up_to_it(clips, lab_module):
+    captions = lab_module("captions")
     steps = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
     semantics = clips.draw_semantics(("move",), 200, generator(4))
     content = clips.draw_content(200, generator(5))
     for i in range(200):
-        happens, *seen = clips.full_caption(content, semantics, i).split(", ")
-        assert ", ".join(seen) == clips.content_caption(content, i)
+        happens, *seen = captions.full_caption(content, semantics, i).split(", ")
+        assert ", ".join(seen) == captions.content_caption(content, i)
         verb, *heading, speed = happens.split()
         assert verb == "moves" and speed in ("slow", "medium", "fast") and len(heading) == 4
         x, y = (sum(steps[word][axis] for word in heading) for axis in (0, 1))

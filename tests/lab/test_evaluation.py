@@ -19,6 +19,15 @@ class EchoModels:
         self._last = semantics
         return self._render(content, semantics, **options)
 
+    def remembering(self, draw):
+        """`draw` of foreign references, remembered likewise."""
+
+        def drawn(*arguments):
+            self._last, video = draw(*arguments)
+            return self._last, video
+
+        return drawn
+
     def predict(self, references):
         parts = (self._last.kind, self._last.angle, self._last.amount, self._last.sign)
         assert len(references) == len(parts[0])
@@ -54,6 +63,7 @@ def run(lab_module, evaluate, monkeypatch, count, deaf=False, quick=True):
     clips = lab_module("clips")
     models = EchoModels(clips, deaf)
     monkeypatch.setattr(clips, "render", models.remembering_render)
+    monkeypatch.setattr(evaluate, "draw", models.remembering(evaluate.draw))
     judge = None if quick else lab_module("judge").load_judge()[0]
     evaluation = evaluate.Evaluation(models, judge, count, seed=0)
     evaluation.run(quick)
@@ -83,6 +93,8 @@ def test_the_whole_evaluation_with_its_page(lab_module, evaluate, monkeypatch, t
     accuracy = figures["effect_accuracy"]
     assert min(accuracy[name] for name in ("seen", "heldout", "heldout_kinds", "real_clips")) > 0.85
     assert accuracy["no_lora"] == 0 and accuracy["shuffled"] < 0.6
+    assert min(accuracy[name] for name in ("made_pan", "made_zoom")) > 0.5
+    assert min(figures["velocity_cosine"][name] for name in ("made_flat", "made_over_pictures")) > 0.97
     assert min(figures["content_kept"].values()) > 0.8
     assert figures["zeroed_lora"] == {"equals_no_lora": True}
     assert len(figures["strength_velocity_cosine"]) == len(evaluate.STRENGTHS)

@@ -31,7 +31,7 @@ LETTERBOX = 0.18  # widest bar, of that side
 GRAIN = 0.06
 NOISE = 0.06
 JPEG_QUALITY = (12.0, 75.0)
-SHARE = 0.4  # of the references that each of those that only references get is applied to
+SHARE = 0.25  # of the references that each of those that only references get is applied to
 
 
 def check_augmentations(names: tuple[str, ...], known: tuple[str, ...] = AUGMENTATIONS) -> None:
@@ -57,9 +57,9 @@ def augment_reference(frames: Tensor, names: tuple[str, ...], generator: torch.G
     """Apply the named REFERENCE_AUGMENTATIONS to frames (T, H, W, 3) in [0, 1]; same shape.
 
     Those of `augment_clip` always, each other one to two references in five. aspect: one direction stretched
-    by up to 15 %. rate: frames repeated, as of a source of down to half the rate. contrast: a gain and a gamma.
-    blur, letterbox (even bars at two sides), grain (soft, grey, new in every frame), noise (sharp, coloured),
-    compression (JPEG). Raises Video2LoRAError for other names.
+    by up to 15 %. rate: frames repeated, as of a source of down to half the rate. contrast: a gain and a
+    gamma. blur, letterbox (even bars at two sides), grain (soft, grey, new in every frame), noise (sharp,
+    coloured), compression (JPEG). Raises Video2LoRAError for other names.
     """
     check_augmentations(names, REFERENCE_AUGMENTATIONS)
     chosen = [name for name in REFERENCE_AUGMENTATIONS if name in names]
@@ -122,7 +122,9 @@ def _hue(images: Tensor, generator: torch.Generator) -> Tensor:
 def _rate(images: Tensor, generator: torch.Generator) -> Tensor:
     rate, phase = _draw(generator, SLOWEST_RATE, 1.0), _draw(generator, 0, 1)
     index = torch.arange(len(images))
-    return images[((torch.floor(index * rate + phase) - phase) / rate).ceil().long().clamp(0, len(images) - 1)]
+    return images[
+        ((torch.floor(index * rate + phase) - phase) / rate).ceil().long().clamp(0, len(images) - 1)
+    ]
 
 
 def _contrast(images: Tensor, generator: torch.Generator) -> Tensor:

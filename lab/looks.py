@@ -1,8 +1,9 @@
-"""Looks that have nothing to do with the demo's world: pictures that tile the plane, and things to move over them.
+"""Looks that have nothing to do with the demo's world: pictures that tile the plane, and things to move
+over them.
 
 References are drawn with these, so that reading what happens does not depend on what is seen.  Pictures have
-the statistics of photographs rather than their contents: spectra that fall with frequency, and shapes that hide
-each other ("dead leaves", which have the edges and the spectra of natural scenes).
+the statistics of photographs rather than their contents: spectra that fall with frequency, and shapes that
+hide each other ("dead leaves", which have the edges and the spectra of natural scenes).
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def colors(count: int, generator: torch.Generator) -> Tensor:
 
 
 def textures(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """(count, 3, size, size) periodic, zero mean, unit deviation, spectrum f^-a with a from 0.6 to 2.4; a third
-    of them hardened to two tones."""
+    """(count, 3, size, size) periodic, zero mean, unit deviation, spectrum f^-a with a from 0.6 to 2.4; a
+    third of them hardened to two tones."""
     fy, fx = torch.fft.fftfreq(size)[:, None] * size, torch.fft.rfftfreq(size)[None] * size
     # Stretched spectra make grain, grass and waves: textures with a direction.
     angle, stretch = uniform(generator, 0, math.pi, count), torch.exp(uniform(generator, 0, 1.2, count))
@@ -102,8 +103,10 @@ def dead_leaves(count: int, size: int, leaves: int, generator: torch.Generator, 
 def pictures(count: int, generator: torch.Generator) -> Tensor:
     """(count, 3, PICTURE, PICTURE) in 0..1, periodic: 1/f textures, dead leaves, both, and flat colours."""
     contrast = torch.exp(uniform(generator, math.log(0.04), math.log(0.38), count))[:, None, None, None]
-    noisy = colors(count, generator)[:, :, None, None] * 0.7 + 0.15 + contrast * textures(
-        count, PICTURE, generator
+    noisy = (
+        colors(count, generator)[:, :, None, None] * 0.7
+        + 0.15
+        + contrast * textures(count, PICTURE, generator)
     )
     leaves = dead_leaves(count, PICTURE, int(torch.randint(8, 48, (1,), generator=generator)), generator)
     # As photographs are: seen through haze or in full contrast.
@@ -119,13 +122,15 @@ def flat_pictures(count: int, generator: torch.Generator) -> Tensor:
     """(count, 3, PICTURE, PICTURE) of one colour each, some with a faint gradient."""
     axis = torch.arange(PICTURE) * (2 * math.pi / PICTURE)
     wave = torch.sin(axis[None, :] + uniform(generator, 0, 6.28, count, 1))[:, None, :, None]
-    slope = uniform(generator, 0, 0.1, count, 1, 1, 1) * (torch.rand(count, 1, 1, 1, generator=generator) < 0.5)
+    slope = uniform(generator, 0, 0.1, count, 1, 1, 1) * (
+        torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    )
     return (colors(count, generator)[:, :, None, None] + slope * wave).expand(-1, -1, -1, PICTURE).clamp(0, 1)
 
 
 def sprites(count: int, generator: torch.Generator) -> Tensor:
-    """(count, 4, SPRITE, SPRITE) colour and coverage in 0..1: a blob of several parts, shaded or textured, with
-    an outline or without, some with a face."""
+    """(count, 4, SPRITE, SPRITE) colour and coverage in 0..1: a blob of several parts, shaded or textured,
+    with an outline or without, some with a face."""
     axis = (torch.arange(SPRITE) + 0.5) / SPRITE * 2 - 1
     y, x = (a[None].expand(count, -1, -1) for a in torch.meshgrid(axis, axis, indexing="ij"))
     sharp = SPRITE / 2
@@ -162,7 +167,13 @@ def sprites(count: int, generator: torch.Generator) -> Tensor:
     face = chosen(0.3)
     ink = colors(count, generator)[:, :, None, None] * 0.4
     for side in (-0.22, 0.22):
-        eye = inside(x - side, (y + 0.12) * 0.8, uniform(generator, 0.06, 0.15, count), blobs(count, generator, 0.0), sharp)
+        eye = inside(
+            x - side,
+            (y + 0.12) * 0.8,
+            uniform(generator, 0.06, 0.15, count),
+            blobs(count, generator, 0.0),
+            sharp,
+        )
         eye = (eye * face)[:, None]
         image = image * (1 - eye) + eye * ink
     mouth = (((x / 0.28).square() + ((y - 0.24) / 0.1).square()) < 1).float() * face

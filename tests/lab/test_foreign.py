@@ -1,0 +1,133 @@
+"""Clips in foreign looks: the same things happen in them as in the demo's own, and in what training draws."""
+
+import pytest
+import torch
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def clips(lab_module):
+    return lab_module("clips")
+
+
+@pytest.fixture
+def foreign(lab_module):
+    return lab_module("foreign")
+
+
+@pytest.fixture
+def store(foreign):
+    return foreign.LookStore(16, generator())
+
+
+def of_kind(clips, kind, count=4, angle=0.0):
+    semantics = clips.draw_semantics((kind,), count, generator(1))
+    semantics.angle = torch.full((count,), angle)
+    return semantics
+
+
+def test_looks_are_pictures_that_differ(lab_module):
+    looks = lab_module("looks")
+    pictures, sprites = looks.pictures(8, generator()), looks.sprites(8, generator())
+    assert pictures.shape == (8, 3, looks.PICTURE, looks.PICTURE)
+    assert sprites.shape == (8, 4, looks.SPRITE, looks.SPRITE)
+    assert min(pictures.min(), sprites.min()) >= 0 and max(pictures.max(), sprites.max()) <= 1
+    assert (pictures.std((2, 3)).amax(1) > 0.01).all(), "a pan of them would not show"
+    covered = sprites[:, 3].mean((1, 2))
+    assert (covered > 0.05).all() and (covered < 0.9).all()
+    assert torch.pdist(pictures.flatten(1)).min() > 1
+
+
+def test_a_move_goes_over_a_picture_that_stands_still(clips, foreign, store):
+    semantics = of_kind(clips, "move")
+    scenery = foreign.draw_scenery(semantics, store, generator())
+    assert (scenery.radius > 0).all()
+    with_sprite = foreign.render(scenery, semantics, clips.frame_times())
+    scenery.radius = torch.zeros(4)
+    alone = foreign.render(scenery, semantics, clips.frame_times())
+    assert torch.equal(alone, alone[:, :, :1].expand_as(alone))
+    columns = torch.arange(clips.SIZE, dtype=torch.float32)
+    weight = (with_sprite - alone).abs().sum(1).sum(2)  # (B, T, W)
+    center = (weight * columns).sum(-1) / weight.sum(-1)
+    middle = (center[:, 5] - center[:, 2]) / 3
+    assert torch.allclose(middle, semantics.velocity()[:, 0], atol=0.6)
+
+
+def test_a_pan_takes_everything_along(clips, foreign, store):
+    semantics = of_kind(clips, "pan")
+    semantics.amount = torch.full((4,), 0.4)  # three pixels a frame
+    scenery = foreign.draw_scenery(semantics, store, generator())
+    video = foreign.render(scenery, semantics, clips.frame_times())
+    assert torch.allclose(video[:, :, 3, :, 3:], video[:, :, 2, :, :-3], atol=0.02)
+
+
+@pytest.mark.parametrize("frames, height, width", [(5, 64, 64), (12, 64, 64), (8, 32, 64), (8, 64, 40)])
+def test_other_lengths_and_shapes_show_the_same_speed(clips, foreign, store, frames, height, width):
+    semantics = of_kind(clips, "pan")
+    semantics.amount = torch.full((4,), 0.4)
+    scenery = foreign.draw_scenery(semantics, store, generator())
+    time = foreign.frame_moments(4, frames, generator(), stutter=0)
+    video = foreign.render(scenery, semantics, time, height, width)
+    assert video.shape == (4, 3, frames, height, width)
+    assert torch.allclose(video[:, :, 3, :, 3:], video[:, :, 2, :, :-3], atol=0.02)
+
+
+def test_a_stuttering_source_repeats_frames_and_keeps_the_speed(foreign, clips):
+    time = foreign.frame_moments(64, clips.FRAMES, generator(), stutter=1.0)
+    steps = time.diff(dim=1) * (clips.FRAMES - 1)
+    assert (steps >= -1e-4).all() and (steps < 1e-4).any()
+    assert float(steps.mean()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_pans_have_twins_that_differ_in_the_kind_alone(lab_module, clips):
+    made, conditions = lab_module("make_dataset"), lab_module("conditions")
+    drawn = conditions.draw_training(200, generator())
+    rows, twin = made.with_twins(drawn)
+    paired = (twin >= 0).nonzero()[:, 0]
+    assert len(rows) > 200 and torch.equal(twin[twin[paired]], paired)
+    kinds = {clips.KINDS[k] for k in rows.kind[paired]}
+    assert kinds == {"move", "pan"}
+    assert torch.equal(rows.angle[paired], rows.angle[twin[paired]])
+    assert not conditions.is_held_out(rows).any()
+
+
+def test_a_batch_pairs_references_with_targets_of_their_condition(lab_module, clips):
+    """Latents hold their row's number, so that who was drawn can be read off the batch."""
+    torch_batch = pytest.importorskip("video2lora_core.training.batch")
+    pairs = lab_module("pairs")
+    lab_module("comfy_tools")._hosts[:] = [_Pack(torch_batch)]
+    count = 12
+    number = torch.arange(count).float().view(-1, 1, 1, 1, 1, 1)
+    source = pairs.PairSource(
+        latents=number.expand(-1, 2, 4, 8, 8, 8).half(),
+        foreign=(100 + number).expand(-1, 3, 4, 8, 8, 8).half(),
+        odd={1: (200 + number[:, 0]).expand(-1, 4, 5, 8, 8).half()},
+        format=torch.ones(count, dtype=torch.long),
+        contexts=torch.zeros(count, 2, 3, 4),
+        told=torch.zeros(count, 2, 3, 4),
+        told_backwards=torch.ones(count, 2, 3, 4),
+        names=["pan", "move"] * (count // 2),
+        reversible=torch.ones(count, dtype=torch.bool),
+        twin=torch.arange(count).view(-1, 2).flip(1).flatten(),
+        rows=torch.arange(count),
+    )
+    looks, twins = set(), 0
+    for seed in range(30):
+        batch = source.sample(generator(seed), 4)
+        reference, target = batch.reference_latents[:, 0, 0, 0, 0], batch.target_latents[:, 0, 0, 0, 0]
+        assert torch.equal(reference % 100, target), "a reference of another condition"
+        assert (target < 100).all(), "a foreign clip as a target"
+        looks |= set((reference // 100).int().tolist())
+        twins += int((target[0] != target[1]) + (target[2] != target[3]))
+    assert looks == {0, 1, 2} and 10 < twins < 50
+
+
+class _Pack:
+    def __init__(self, module):
+        self._module = module
+
+    def module(self, name):
+        return self._module
