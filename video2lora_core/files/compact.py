@@ -31,7 +31,7 @@ MAX_VALUES = 200_000_000
 MAX_PREVIEW = 16_384
 # What a file may hold besides its weights: with the 47,360 bytes of AnimateDiff's default at most 50 KB.
 HEADER_BUDGET = 2_600
-_TENSOR_ENTRIES = 320
+_TENSOR_ENTRIES = 250
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}")
 
 
