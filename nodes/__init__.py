@@ -2,6 +2,7 @@
 
 from .animatediff_loader import AnimateDiffLoader
 from .apply_adaptive_lora import ApplyAdaptiveLoRA
+from .example_reference import ExampleReference
 from .load_hypernet import LoadVideo2LoRAHypernet
 from .reference_to_lora import ReferenceVideoToLoRA
 from .saved_loras import ExportAdaptiveLoRA, LoadAdaptiveLoRA, SaveAdaptiveLoRA
@@ -9,6 +10,7 @@ from .small_checkpoint import LoadSmallCheckpoint
 from .train_hypernet import TrainVideo2LoRA
 
 NODE_CLASSES = [
+    ExampleReference,
     LoadVideo2LoRAHypernet,
     ReferenceVideoToLoRA,
     ApplyAdaptiveLoRA,

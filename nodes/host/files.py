@@ -27,7 +27,9 @@ FOLDERS = (HYPERNETS, ADAPTIVE_LORAS, BACKBONES, MOTION_MODELS)
 EXTENSION = ".safetensors"
 NO_FILE = "none"
 
-_DEMO_MODELS = Path(__file__).resolve().parents[2] / "demo" / "models"
+_DEMO = Path(__file__).resolve().parents[2] / "demo"
+_DEMO_MODELS = _DEMO / "models"
+_EXAMPLE_CLIPS = _DEMO / "references"
 
 
 def register_model_folders() -> None:
@@ -63,6 +65,20 @@ def list_files(folder: str) -> list[str]:
     except (KeyError, OSError):
         return []
     return [name for name in names if name.lower().endswith(EXTENSION)]
+
+
+def list_example_clips() -> list[str]:
+    """The reference clips that ship with the pack, by file name, sorted."""
+    return sorted(path.name for path in _EXAMPLE_CLIPS.glob("*.mp4"))
+
+
+def example_clip(name: str) -> Path:
+    """The path of a shipped reference clip. Raises Video2LoRAError for any other name."""
+    if name not in list_example_clips():
+        raise Video2LoRAError(
+            f"There is no example clip {name!r}; choose one of {', '.join(list_example_clips())}."
+        )
+    return _EXAMPLE_CLIPS / name
 
 
 def combo_options(folder: str) -> list[str]:

@@ -49,6 +49,12 @@ class ComfyClient:
             raise ConnectionError(f"{self.url}{path} answered {status}: {content[:300]!r}")
         return json.loads(content)
 
+    def post_settings(self, values: dict[str, Any]) -> None:
+        """Change settings of the frontend, such as `Comfy.VueNodes.Enabled`."""
+        status, content = self._request("/settings", values)
+        if status != 200:
+            raise ConnectionError(f"{self.url}/settings answered {status}: {content[:300]!r}")
+
     def object_info(self, node: str | None = None) -> dict[str, Any]:
         """Every node the host knows (or one of them): id -> inputs, outputs, category."""
         return self.get_json("/object_info" + (f"/{urllib.parse.quote(node)}" if node else ""))

@@ -1,0 +1,80 @@
+"""A real browser on a real ComfyUI: Debian's chromium driven by playwright, classic and Vue rendering."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tools.comfy.server import ComfyServer
+
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+READY = "window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, headless; skipped with the reason where it is not installed."""
+    if not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("COMFYUI_PATH is not set: run these tests by `make test`")
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        pytest.skip("chromium is not installed: `apt-get install chromium` for the tests in a browser")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=executable, headless=True, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory, browser):
+    """A ComfyUI of its own, so that nothing that other tests leave is in its lists."""
+    with ComfyServer(base=tmp_path_factory.mktemp("comfy_browser")) as running:
+        running.post_settings({"Comfy.TutorialCompleted": True})
+        yield running
+
+
+class Page:
+    """ComfyUI's page, with everything that its console said."""
+
+    def __init__(self, page, url: str) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        page.on("console", lambda message: self._note(message.type, message.text))
+        page.on("pageerror", lambda error: self._note("error", str(error)))
+        page.goto(url)
+        page.wait_for_function(READY, timeout=120_000)
+        page.wait_for_timeout(1000)
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind == "error":
+            self.errors.append(text)
+
+    def our_errors(self) -> list[str]:
+        """Console errors that name the pack; that the host asks its maker's site is not ours."""
+        named = [text for text in self.errors if "video2lora" in text.lower()]
+        return [text for text in named if "api.comfy.org" not in text]
+
+    def evaluate(self, script: str, argument=None):
+        """Run JavaScript in the page."""
+        return self.page.evaluate(script, argument)
+
+    def screenshot(self, name: str) -> Path:
+        """Keep a picture of the page as a file of the run."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        path = SCREENSHOTS / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+
+@pytest.fixture(params=["classic", "vue"])
+def page(request, browser, comfy):
+    """The page in each of the two renderings."""
+    comfy.post_settings({"Comfy.VueNodes.Enabled": request.param == "vue"})
+    opened = browser.new_page(viewport={"width": 1920, "height": 1080})
+    view = Page(opened, comfy.url)
+    view.rendering = request.param
+    yield view
+    opened.close()

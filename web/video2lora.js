@@ -1,0 +1,33 @@
+// What the pack adds to ComfyUI's page: colours of its two value types, and decimals that survive being looked at.
+import { app } from "../../scripts/app.js";
+
+const COLOURS = { VIDEO2LORA_HYPERNET: "#e0a458", ADAPTIVE_LORA: "#7bc8a4" };
+const DECIMALS = 7;
+
+function colourSockets() {
+  for (const [type, colour] of Object.entries(COLOURS)) {
+    // Nodes 2.0 reads the style sheet, the classic canvas its own tables.
+    document.documentElement.style.setProperty(`--color-datatype-${type}`, colour);
+    app.canvas.default_connection_color_byType[type] = colour;
+    app.canvas.default_connection_color_byTypeOff[type] = colour;
+    globalThis.LGraphCanvas.link_type_colors[type] = colour;
+  }
+}
+
+app.registerExtension({
+  name: "Video2LoRA",
+  setup: colourSockets,
+  // Loading a palette empties the colours of types that it does not know, so they are given again.
+  afterConfigureGraph: colourSockets,
+  nodeCreated(node) {
+    if (!node.comfyClass?.startsWith("Video2LoRA")) return;
+    colourSockets();
+    for (const widget of node.widgets ?? []) {
+      // A rate of 0.0003 would be shown, and written back, as 0.
+      if (widget.type === "number" && widget.options?.step2 < 0.001) {
+        widget.options.maxFractionDigits = DECIMALS;
+        widget.options.precision = Math.max(widget.options.precision ?? 0, DECIMALS);
+      }
+    }
+  },
+});
