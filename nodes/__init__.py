@@ -2,6 +2,7 @@
 
 from .animatediff_loader import AnimateDiffLoader
 from .apply_adaptive_lora import ApplyAdaptiveLoRA
+from .compare import Compare
 from .example_reference import ExampleReference
 from .load_hypernet import LoadVideo2LoRAHypernet
 from .reference_to_lora import ReferenceVideoToLoRA
@@ -17,6 +18,7 @@ NODE_CLASSES = [
     SaveAdaptiveLoRA,
     LoadAdaptiveLoRA,
     ExportAdaptiveLoRA,
+    Compare,
     AnimateDiffLoader,
     LoadSmallCheckpoint,
     TrainVideo2LoRA,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import comfy.model_management
@@ -126,6 +127,38 @@ def stays_inside(name: str) -> bool:
         if path.is_absolute() or path.drive or path.root or ".." in path.parts:
             return False
     return bool(name) and "\0" not in name and not name.startswith(os.sep)
+
+
+def new_file(
+    filename_prefix: str, extension: str, root: str | os.PathLike, roots: Iterable[str | os.PathLike] = ()
+) -> Path:
+    """Return a path `<root>/<prefix>_<number>_<extension>` that no folder of `roots` has; its folder exists.
+
+    Numbers and the words between % in a prefix follow the host's own rules.
+    Raises:
+        Video2LoRAError: the prefix is empty or leads out of `root`, or the folder cannot be made.
+    """
+    prefix = filename_prefix.strip()
+    if not stays_inside(prefix) or not os.path.basename(os.path.normpath(prefix)).strip("."):
+        raise Video2LoRAError(
+            f"The file name prefix {filename_prefix[:100]!a} is empty or leads out of the folder; write a "
+            "plain name, with folders before it if you like."
+        )
+    root = Path(os.path.abspath(root))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root))
+    except OSError as error:
+        raise Video2LoRAError(
+            f"The folder for '{prefix}' in {root} cannot be made ({error.strerror}); choose another prefix."
+        ) from error
+
+    def name() -> str:
+        return f"{stem}_{number:05}_{extension}"
+
+    while any((Path(place) / subfolder / name()).exists() for place in (root, *roots)):
+        number += 1
+    return Path(folder) / name()
 
 
 def fingerprint_file(folder: str, name: str) -> str:

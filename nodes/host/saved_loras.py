@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.compact import describe_compact
 from ...video2lora_core.files.export import carried_groups
 from ...video2lora_core.files.safetensors_io import read_header
-from .files import ADAPTIVE_LORAS, EXTENSION, resolve_file, saved_folder, stays_inside
+from .files import ADAPTIVE_LORAS, EXTENSION, new_file, resolve_file, saved_folder
 
 OUTPUT, MODELS = "output", "models"
 SAVE_FOLDERS = (OUTPUT, MODELS)
@@ -31,8 +30,8 @@ def save_adaptive_lora(lora: AdaptiveLoRA, filename_prefix: str, folder: str) ->
     Raises Video2LoRAError for a prefix that leads out of the folder, and when the file cannot be written.
     """
     roots = folder_paths.get_folder_paths(ADAPTIVE_LORAS)
-    root = saved_folder() if folder == OUTPUT else Path(roots[0])
-    path = new_file(filename_prefix, root, roots)
+    root = saved_folder() if folder == OUTPUT else _own_root(roots)
+    path = new_file(filename_prefix, EXTENSION, root, roots)
     named = lora if lora.name else lora.described(name=path.stem.rstrip("_"))
     named.save(path)
     return path.relative_to(root).as_posix()
@@ -90,7 +89,7 @@ def export_adaptive_lora(lora: AdaptiveLoRA, format: str, filename_prefix: str) 
     if filename_prefix.strip():
         motion = format == MOTION_FORMAT and MOTION_LORAS in folder_paths.folder_names_and_paths
         roots = folder_paths.get_folder_paths(MOTION_LORAS if motion else "loras")
-        path = new_file(filename_prefix, Path(roots[0]), roots)
+        path = new_file(filename_prefix, EXTENSION, _own_root(roots), roots)
         # Without a group that fits, the core says which layers the format has no names for.
         lora.export(path, format, groups or None)
     counts = {group: sum(target.group == group for target in lora.targets) for group in _groups(lora)}
@@ -102,34 +101,12 @@ def export_adaptive_lora(lora: AdaptiveLoRA, format: str, filename_prefix: str) 
     )
 
 
-def new_file(filename_prefix: str, root: Path, roots: Iterable[str | os.PathLike] = ()) -> Path:
-    """A path `<root>/<prefix>_<number>_.safetensors` that none of `roots` has, by the host's own rules.
-
-    Raises Video2LoRAError for an empty prefix, one that leads out of `root`, and a folder that cannot be
-    made.
-    """
-    prefix = filename_prefix.strip()
-    if not stays_inside(prefix) or not os.path.basename(os.path.normpath(prefix)).strip("."):
-        raise Video2LoRAError(
-            f"The file name prefix '{filename_prefix[:100]}' is empty or leads out of the folder; write a "
-            "plain name, with folders before it if you like."
-        )
-    root = Path(os.path.abspath(root))
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root))
-    except OSError as error:
-        raise Video2LoRAError(
-            f"The folder for '{prefix}' in {root} cannot be made: {error.strerror}."
-        ) from error
-    everywhere = [root, *map(Path, roots)]
-    while any((place / subfolder / _file_name(stem, number)).exists() for place in everywhere):
-        number += 1
-    return Path(folder) / _file_name(stem, number)
-
-
-def _file_name(stem: str, number: int) -> str:
-    return f"{stem}_{number:05}_{EXTENSION}"
+def _own_root(roots: list[str]) -> Path:
+    """The one of a folder's paths that lies in the host's models; packs put paths of their own in front."""
+    models = Path(os.path.abspath(folder_paths.models_dir))
+    return next(
+        (Path(root) for root in roots if models in Path(os.path.abspath(root)).parents), Path(roots[0])
+    )
 
 
 def _groups(lora: AdaptiveLoRA) -> list[str]:

@@ -204,6 +204,25 @@ def test_our_own_motion_module_gives_ades_latents(ade, patching, model, sample):
     assert relative_change(sample(ours), sample(theirs)) < SAME
 
 
+def test_an_exported_motion_lora_is_what_apply_does(ade, patching, targets_of, make_lora, model, sample):
+    """ADE's own Load AnimateDiff LoRA reads the file by its name in ADE's folder."""
+    attached = attach(ade, model, "small_v3.safetensors", "gen2")
+    lora = make_lora(targets_of(attached))
+    _, report = ade.run_node(
+        "Video2LoRAExportAdaptiveLoRA",
+        adaptive_lora=lora,
+        format="animatediff-motion",
+        filename_prefix="moves",
+    )
+    folder, name = report.split(":")[0].split("/")
+    assert folder == "animatediff_motion_lora"
+    (motion_lora,) = ade.run_node("ADE_AnimateDiffLoRALoader", name=name, strength=1.0)
+    theirs = attach(ade, model, "small_v3.safetensors", "gen1", motion_lora=motion_lora)
+    ours = sample(patching.apply_adaptive_lora(attached, lora, 0.0, 1.0)[0])
+    assert relative_change(ours, sample(attached)) > CHANGED
+    assert relative_change(sample(theirs), ours) < 1e-4
+
+
 def test_without_ades_motion_models_the_error_names_the_cause(
     ade, patching, targets_of, make_lora, model, sample, host
 ):
