@@ -260,8 +260,8 @@ class MotionModel(nn.Module):
                 )
         layout = MotionLayout.read(tensors)
         dtype = dtype or next(iter(tensors.values())).dtype
-        model = cls(layout, dtype=dtype, device="meta", ops=ops)
-        expected = model.state_dict()
+        # By torch's own layers: a host's may have no weights before they are loaded.
+        expected = cls(layout, device="meta").state_dict()
         for key, parameter in expected.items():
             if key not in tensors:
                 raise Video2LoRAError(f"The motion module lacks {key}; the file is incomplete, get it again.")
@@ -273,6 +273,7 @@ class MotionModel(nn.Module):
         for key in tensors:
             if key not in expected:
                 raise Video2LoRAError(f"The motion module holds {key}, which this loader does not know.")
-        model = model.to_empty(device=device)
-        model.load_state_dict(tensors)
+        model = cls(layout, dtype=dtype, device="meta", ops=ops)
+        own = {key: tensor.to(device, dtype, copy=True) for key, tensor in tensors.items()}
+        model.load_state_dict(own, assign=True)
         return model

@@ -1,7 +1,9 @@
-"""AnimateDiff on the host's model patcher: our own motion module in and out of a UNet, and everybody's found.
+"""AnimateDiff on the host's model patcher: our own motion module at work in a UNet, and everybody's found.
 
 The motion module travels as an additional model of the MODEL, so that the host loads, offloads and patches
-it like any other. An injection puts it between the UNet's layers only while its MODEL is the loaded one.
+it like any other. It acts by forward hooks that exist only inside a forward pass of its own MODEL. The UNet,
+which all clones share, is never changed: no other MODEL meets a module that is not its own, and what is
+saved of the UNet is the UNet.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import comfy.model_sampling
 import comfy.ops
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import PatcherInjection
+from comfy.patcher_extension import WrappersMP
 
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.kinds import FileKind
@@ -52,13 +54,12 @@ def attach_motion_model(
             "load an SD1.5-family checkpoint."
         )
     motion_model = build_motion_model(model, state)
-    with model.use_ejected():
-        require_fit(model.model.diffusion_model, motion_model, name)
+    require_fit(model.model.diffusion_model, motion_model, name)
     patcher = ModelPatcher(motion_model, model.load_device, model.offload_device)
     attached = clone_model(model)
     attached.set_additional_models(MOTION_KEY, [patcher])
-    attached.set_injections(MOTION_KEY, [PatcherInjection(inject=inject_motion, eject=eject_motion)])
-    use_temporal_handler(attached)
+    attached.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, MOTION_KEY)
+    attached.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, MOTION_KEY, TemporalLayers(motion_model))
     attached.add_object_patch("model_sampling", animatediff_sampling(attached))
     return attached
 
@@ -86,13 +87,13 @@ def motion_modules_of(motion_model: MotionModel) -> dict[str, list[tuple[str, to
     return found
 
 
-def injection_slots(unet: torch.nn.Module) -> dict[str, list[tuple[str, torch.nn.ModuleList, int, int]]]:
-    """Where temporal modules go: (block's name, block, position in it, channels) by section of the UNet.
+def temporal_slots(unet: torch.nn.Module) -> dict[str, list[tuple[str, torch.nn.Module, int]]]:
+    """Where temporal modules go: (block's name, layer they follow, channels) by section of the UNet.
 
     AnimateDiff's place is after the spatial transformer, else after the first ResBlock; blocks with neither
     (the first convolution, the downsamplers) take none.
     """
-    slots: dict[str, list[tuple[str, torch.nn.ModuleList, int, int]]] = {}
+    slots: dict[str, list[tuple[str, torch.nn.Module, int]]] = {}
     sections = {
         "input": [(f"input_blocks.{index}", block) for index, block in enumerate(unet.input_blocks)],
         "middle": [("middle_block", unet.middle_block)] if unet.middle_block is not None else [],
@@ -103,23 +104,23 @@ def injection_slots(unet: torch.nn.Module) -> dict[str, list[tuple[str, torch.nn
         for name, block in blocks:
             place = _place_in_block(block)
             if place is not None:
-                slots[section].append((name, block, *place))
+                slots[section].append((name, *place))
     return slots
 
 
-def _place_in_block(block: torch.nn.ModuleList) -> tuple[int, int] | None:
+def _place_in_block(block: torch.nn.ModuleList) -> tuple[torch.nn.Module, int] | None:
     after_resblock = after_transformer = None
-    for index, layer in enumerate(block):
+    for layer in block:
         if isinstance(layer, comfy.ldm.modules.attention.SpatialTransformer):
-            after_transformer = (index + 1, layer.in_channels)
+            after_transformer = (layer, layer.in_channels)
         elif isinstance(layer, openaimodel.ResBlock) and after_resblock is None:
-            after_resblock = (index + 1, layer.out_channels)
+            after_resblock = (layer, layer.out_channels)
     return after_transformer or after_resblock
 
 
 def require_fit(unet: torch.nn.Module, motion_model: MotionModel, name: str) -> None:
     """Raise Video2LoRAError unless every temporal module has a block of the UNet of its own width."""
-    slots, modules = injection_slots(unet), motion_modules_of(motion_model)
+    slots, modules = temporal_slots(unet), motion_modules_of(motion_model)
     for section in ("input", "output", "middle"):
         expected, given = len(slots[section]), len(modules[section])
         if given != expected and not (section == "middle" and given == 0):
@@ -127,7 +128,7 @@ def require_fit(unet: torch.nn.Module, motion_model: MotionModel, name: str) -> 
                 f"{name} has {given} temporal modules for the {expected} {section} blocks of this MODEL's "
                 "UNet; use a motion module made for this family of models."
             )
-        for (path, module), (block, _, _, channels) in zip(modules[section], slots[section], strict=False):
+        for (path, module), (block, _, channels) in zip(modules[section], slots[section], strict=False):
             width = module.layout.channels
             if width != channels:
                 raise Video2LoRAError(
@@ -136,50 +137,49 @@ def require_fit(unet: torch.nn.Module, motion_model: MotionModel, name: str) -> 
                 )
 
 
-def inject_motion(patcher: ModelPatcher) -> None:
-    """Put the attached temporal modules between the layers of the UNet."""
-    eject_motion(patcher)
-    slots = injection_slots(patcher.model.diffusion_model)
-    for motion in patcher.get_additional_models_with_key(MOTION_KEY):
-        for section, modules in motion_modules_of(motion.model).items():
-            for (_, module), (_, block, position, _) in zip(modules, slots[section], strict=False):
-                block.insert(position, module)
+class TemporalLayers:
+    """A wrapper of the UNet's forward pass that runs a motion model's modules behind the layers."""
+
+    def __init__(self, motion_model: MotionModel) -> None:
+        self.motion_model = motion_model
+
+    def __call__(
+        self,
+        executor,
+        x,
+        timesteps=None,
+        context=None,
+        y=None,
+        control=None,
+        transformer_options=None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """The UNet's output for x (conditions · videos · frames, C, H, W), its frames seeing each other."""
+        options = {} if transformer_options is None else transformer_options
+        slots, frames = temporal_slots(executor.class_obj), frames_in_batch(x, options)
+        hooks = []
+        try:
+            for section, modules in motion_modules_of(self.motion_model).items():
+                for (_, module), (_, layer, _) in zip(modules, slots[section], strict=False):
+                    hooks.append(layer.register_forward_hook(_followed_by(module, frames)))
+            return executor(x, timesteps, context, y, control, options, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
-def eject_motion(patcher: ModelPatcher) -> None:
-    """Take every temporal module of ours out of the UNet again, whichever MODEL put it there."""
-    unet = patcher.model.diffusion_model
-    for block in (*unet.input_blocks, unet.middle_block, *unet.output_blocks):
-        for index in reversed(range(len(block or ()))):
-            if isinstance(block[index], VanillaTemporalModule):
-                block.pop(index)
+def _followed_by(module: VanillaTemporalModule, frames: int):
+    return lambda _layer, _inputs, output: module(output, frames)
 
 
-def run_temporal_module(
-    layer: VanillaTemporalModule,
-    x: torch.Tensor,
-    emb: torch.Tensor,
-    context: torch.Tensor | None,
-    transformer_options: dict[str, Any],
-    *_,
-) -> torch.Tensor:
-    """Run one injected module on x (conditions · frames, C, H, W) from inside the UNet.
+def frames_in_batch(x: torch.Tensor, transformer_options: Mapping[str, Any]) -> int:
+    """The frames of one video in the UNet's input x (conditions · videos · frames, C, H, W).
 
-    The frames of one video are what is left of the batch after the conditions that the host put beside each
-    other, or `transformer_options["video_length"]` when several videos share the batch.
+    What is left of the batch after the conditions that the host put beside each other, or
+    `transformer_options["video_length"]` when several videos share the batch.
     """
     frames = transformer_options.get("video_length")
-    if frames is None:
-        frames = x.shape[0] // len(transformer_options.get("cond_or_uncond", (0,)))
-    return layer(x, frames)
-
-
-def use_temporal_handler(model: ModelPatcher) -> None:
-    """Have the UNet call `run_temporal_module` for our modules; once, however often it is asked for."""
-    patches = model.model_options["transformer_options"].get("patches", {})
-    handler = (VanillaTemporalModule, run_temporal_module)
-    if handler not in patches.get("forward_timestep_embed_patch", []):
-        model.set_model_forward_timestep_embed_patch(handler)
+    return frames or x.shape[0] // len(transformer_options.get("cond_or_uncond", (0,)))
 
 
 def animatediff_sampling(model: ModelPatcher) -> torch.nn.Module:

@@ -7,24 +7,24 @@ trained on is a private copy, made outside of it. Everything in this module must
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
-import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.motion_module import VanillaTemporalModule
 from ...video2lora_core.spec import LayerTarget
-from .animatediff import motion_patchers
+from .animatediff import MOTION_KEY, TemporalLayers, motion_patchers
 from .layers import MOTION_SCOPE, UNET_SCOPE
+from .private_copy import private_copy
 
 RECOMPUTED = (openaimodel.ResBlock, comfy.ldm.modules.attention.SpatialTransformer, VanillaTemporalModule)
 
@@ -54,21 +54,25 @@ class HostDenoiser:
         recompute: bool = False,
         weight_dtype: torch.dtype | None = torch.float32,
     ) -> None:
-        parts = [model, *model.get_nested_additional_models()]
-        comfy.model_management.load_models_gpu(parts, force_full_load=True)
-        copied, counterparts = _private_copy(model)
+        copied, counterparts = private_copy(model)
         self._model = copied
-        self._sampling = _as_normal_tensors(copy.deepcopy(model.get_model_object("model_sampling")))
+        self._sampling = copied.model_sampling
         self._modules = _target_modules(model, targets, counterparts)
         self._motion = _motion_models(model, counterparts)
-        self._options = model.model_options["transformer_options"]
+        own = [counterparts[id(part.model)] for part in model.get_additional_models_with_key(MOTION_KEY)]
+        self._options = {
+            **model.model_options["transformer_options"],
+            "wrappers": {WrappersMP.DIFFUSION_MODEL: {MOTION_KEY: [TemporalLayers(part) for part in own]}},
+        }
         self.device = model.load_device
         if weight_dtype is not None:
-            copied.diffusion_model.to(weight_dtype)
+            for part in (copied.diffusion_model, *own):
+                part.to(weight_dtype)
             copied.diffusion_model.dtype = weight_dtype
             copied.manual_cast_dtype = None
         if recompute:
-            _recompute_in_backward(copied.diffusion_model)
+            for part in (copied.diffusion_model, *own):
+                _recompute_in_backward(part)
 
     @property
     def num_timesteps(self) -> int:
@@ -91,9 +95,7 @@ class HostDenoiser:
         sigmas = self._sigmas(timesteps)
         images = noisy.transpose(1, 2).flatten(0, 1)
         for motion in self._motion:
-            # AnimateDiff-Evolved's modules are told; ours read transformer_options.
-            if hasattr(motion, "set_video_length"):
-                motion.set_video_length(frames, frames)
+            motion.set_video_length(frames, frames)
         denoised = self._model.apply_model(
             images,
             sigmas.repeat_interleave(frames),
@@ -152,29 +154,6 @@ def _fused_attention(_, *args, **kwargs) -> Tensor:
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
-def _private_copy(model: ModelPatcher) -> tuple[nn.Module, dict[int, Any]]:
-    """A frozen copy of the loaded model, and the copy of each of its parts by the part's id."""
-    original = model.model
-    # Newer hosts' configs answer every attribute with None, the hooks of copying too: one is shared.
-    counterparts: dict[int, Any] = {id(original.model_config): original.model_config}
-    patcher, original.current_patcher = original.current_patcher, None
-    try:
-        copied = copy.deepcopy(original, counterparts)
-    finally:
-        original.current_patcher = patcher
-    return _as_normal_tensors(copied).eval(), counterparts
-
-
-def _as_normal_tensors(module: nn.Module) -> nn.Module:
-    """Replace inference tensors, which can not be saved for backward, and freeze everything."""
-    for part in module.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            setattr(part, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
-        for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, buffer.detach().clone())
-    return module
-
-
 def _target_modules(
     model: ModelPatcher, targets: list[LayerTarget], counterparts: dict[int, Any]
 ) -> dict[str, nn.Linear]:
@@ -207,7 +186,7 @@ def _target_modules(
 
 
 def _motion_models(model: ModelPatcher, counterparts: dict[int, Any]) -> list[nn.Module]:
-    """The copies of the temporal modules that are injected in the UNet, as their owner or by themselves."""
+    """The copies of AnimateDiff-Evolved's temporal modules, which are told the length of a video."""
     copies = []
     for _, _, patcher in motion_patchers(model):
         for part in patcher.model.modules():
@@ -216,8 +195,8 @@ def _motion_models(model: ModelPatcher, counterparts: dict[int, Any]) -> list[nn
     return copies
 
 
-def _recompute_in_backward(unet: nn.Module) -> None:
-    for module in unet.modules():
+def _recompute_in_backward(part: nn.Module) -> None:
+    for module in part.modules():
         if isinstance(module, RECOMPUTED):
             module.forward = _recomputing(module.forward)
 

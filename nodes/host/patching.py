@@ -243,10 +243,13 @@ def relative_norms(
     """‖strength · B · A‖ / ‖W‖ (Frobenius) of every target, without ever forming B · A.
 
     ‖B A‖² is the sum over BᵀB ∘ A Aᵀ, both rank × rank. The norms of W are kept as long as `owner` lives.
+    A weight that the host has not read yet (a meta tensor) has no norm, and its target is left out.
     """
     known = _weight_norms.setdefault(owner, {})
     norms = []
     for target in targets:
+        if weights[target.weight_key].is_meta:
+            continue
         if target.weight_key not in known:
             known[target.weight_key] = torch.linalg.vector_norm(weights[target.weight_key].float()).cpu()
         up, down = (factor.detach().float() for factor in factors[target.name])

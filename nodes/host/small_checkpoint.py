@@ -2,17 +2,13 @@
 
 The host's stock loaders recognise SD1.5 by its width of 320; everything else about them works at any
 width. Here the configuration is read from the tensors, and the heads, the prompt length and the beta
-schedule, which no tensor tells, from the metadata entry `video2lora_backbone`.
+schedule, which no tensor tells, from what the file says of them (`backbone_facts`).
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import comfy.clip_model
@@ -29,52 +25,18 @@ import torch
 
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.kinds import FileKind
+from .backbone_facts import METADATA_KEY, BackboneFacts
+from .checkpoint_layout import errors_in_words, layout_of, require_same_layout
 from .files import read_weights
 
 UNET_PREFIX = "model.diffusion_model."
 CLIP_PREFIX = "cond_stage_model."
 VAE_PREFIX = "first_stage_model."
-METADATA_KEY = "video2lora_backbone"
 V_PREDICTION_KEY = "v_pred"
 
 SD15_CLIP_WIDTH = 768
 SD15_CLIP_HEADS = 12
-SD15_CONTEXT_TOKENS = 77
 GROUP_NORM_GROUPS = 32
-
-
-@dataclass(frozen=True)
-class BackboneFacts:
-    """What the tensors of a checkpoint do not tell; the defaults are SD1.5's.
-
-    beta_schedule uses the host's names: "linear" is SD1.5's own, "sqrt_linear" is AnimateDiff's.
-    clip_heads 0 means one head per 64 features.
-    """
-
-    num_heads: int = 8
-    clip_heads: int = 0
-    beta_schedule: str = "linear"
-    context_tokens: int = SD15_CONTEXT_TOKENS
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], name: str) -> BackboneFacts:
-        """Read the metadata entry `video2lora_backbone`; absent fields keep their defaults."""
-        try:
-            stored = json.loads(metadata.get(METADATA_KEY, "{}"))
-            known = {field.name: field.type for field in fields(cls)}
-            facts = cls(**{key: value for key, value in stored.items() if key in known})
-            numbers = (facts.num_heads, facts.clip_heads, facts.context_tokens)
-            valid = all(type(number) is int and 0 <= number <= 4096 for number in numbers)
-            valid = valid and facts.num_heads > 0 and facts.context_tokens > 2
-            valid = valid and facts.beta_schedule in ("linear", "sqrt_linear")
-        except (json.JSONDecodeError, AttributeError, TypeError, RecursionError):
-            valid = False
-        if not valid:
-            raise Video2LoRAError(
-                f"The metadata entry '{METADATA_KEY}' of '{name}' is not valid; save the checkpoint again "
-                "with num_heads, clip_heads, beta_schedule and context_tokens in it."
-            )
-        return facts
 
 
 class AnyWidthSD15(comfy.supported_models.SD15):
@@ -84,6 +46,7 @@ class AnyWidthSD15(comfy.supported_models.SD15):
 
     def __init__(self, unet_config: dict[str, Any], facts: BackboneFacts):
         super().__init__(unet_config)
+        self.facts = facts
         self.unet_config["num_heads"] = facts.num_heads
         self.sampling_settings = {"beta_schedule": facts.beta_schedule}
 
@@ -93,6 +56,15 @@ class AnyWidthSD15(comfy.supported_models.SD15):
         """v-prediction when the file has the marker key `v_pred`, as SDXL checkpoints do; else epsilon."""
         v_prediction = V_PREDICTION_KEY in state_dict
         return comfy.model_base.ModelType.V_PREDICTION if v_prediction else comfy.model_base.ModelType.EPS
+
+    def process_unet_state_dict_for_saving(
+        self, state_dict: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """As the host's, with what the loader needs to know: saved files carry no metadata of ours."""
+        return {
+            **super().process_unet_state_dict_for_saving(state_dict),
+            METADATA_KEY: self.facts.as_tensor(),
+        }
 
 
 class AnyWidthClipModel(comfy.sd1_clip.SD1ClipModel):
@@ -120,7 +92,7 @@ def load_small_checkpoint(
     """
     name = os.path.basename(path)
     tensors, metadata = read_weights(path, FileKind.CHECKPOINT)
-    facts = BackboneFacts.from_metadata(metadata, name)
+    facts = BackboneFacts.read(tensors, metadata, name)
     require_parts(tensors, name)
     with errors_in_words(name, "UNet"):
         model = load_unet(tensors, facts, name)
@@ -129,21 +101,6 @@ def load_small_checkpoint(
     with errors_in_words(name, "VAE"):
         vae = load_vae(tensors, name)
     return model, clip, vae
-
-
-@contextmanager
-def errors_in_words(name: str, part: str) -> Iterator[None]:
-    """Turn what the host raises while it builds a part from unsuitable tensors into a Video2LoRAError."""
-    try:
-        yield
-    except (Video2LoRAError, comfy.model_management.OOM_EXCEPTION):
-        raise
-    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise Video2LoRAError(
-            f"The {part} in '{name}' is not laid out as SD1.5's ({type(error).__name__}: {reason}); "
-            "the file is incomplete or of another kind, get it again."
-        ) from error
 
 
 def require_parts(tensors: Mapping[str, torch.Tensor], name: str) -> None:
@@ -202,7 +159,7 @@ def load_unet(
         key[len(UNET_PREFIX) :]: value for key, value in state.items() if key.startswith(UNET_PREFIX)
     }
     require_same_layout(model.diffusion_model, unet_state, name, "UNet")
-    foreign = unet_state.keys() - model.diffusion_model.state_dict().keys()
+    foreign = unet_state.keys() - layout_of(model.diffusion_model).keys()
     if foreign:
         raise Video2LoRAError(
             f"The UNet in '{name}' has '{min(foreign)}', which SD1.5's has not; "
@@ -288,27 +245,3 @@ def load_vae(tensors: Mapping[str, torch.Tensor], name: str) -> comfy.sd.VAE:
     vae.throw_exception_if_invalid()
     require_same_layout(vae.first_stage_model, state, name, "VAE")
     return vae
-
-
-def require_same_layout(
-    module: torch.nn.Module,
-    state: Mapping[str, torch.Tensor],
-    name: str,
-    part: str,
-    optional: tuple[str, ...] = (),
-) -> None:
-    """Raise Video2LoRAError when `state` lacks or misshapes a weight of `module`; the host only logs it."""
-    for key, weight in module.state_dict().items():
-        if key not in state and optional and key.endswith(optional):
-            continue
-        if key not in state:
-            raise Video2LoRAError(
-                f"The {part} in '{name}' lacks '{key}'; the file is incomplete, get it again."
-            )
-        if math.prod(state[key].shape) != weight.numel() or (
-            weight.ndim and state[key].shape != weight.shape
-        ):
-            raise Video2LoRAError(
-                f"The {part} in '{name}' has '{key}' of shape {tuple(state[key].shape)} where "
-                f"{tuple(weight.shape)} fits; the file does not hold one consistent model."
-            )

@@ -25,7 +25,8 @@ from ...video2lora_core.training.settings import DataSettings
 from ...video2lora_core.training.settings_file import describe, read_config, setting
 from . import files
 from .animatediff import attach_motion_model
-from .small_checkpoint import METADATA_KEY, load_small_checkpoint
+from .backbone_facts import METADATA_KEY
+from .small_checkpoint import load_small_checkpoint
 from .train_job import JobListener, TrainingJob, run_job
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ def load_backbone(settings: BackboneSettings) -> tuple[ModelPatcher, comfy.sd.CL
     path = _find(settings.checkpoint, ("checkpoints", files.BACKBONES))
     embeddings = folder_paths.get_folder_paths("embeddings")
     with torch.no_grad():
-        if METADATA_KEY in read_header(path).metadata:
+        header = read_header(path)
+        if METADATA_KEY in header.metadata or METADATA_KEY in header.tensors:
             model, clip, vae = load_small_checkpoint(str(path), embeddings)
         else:
             model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(

@@ -62,29 +62,39 @@ def layer_types(model):
 
 
 @pytest.mark.parametrize("mid_block", [False, True])
-def test_modules_follow_the_transformer_or_the_first_resblock(animatediff, model, mid_block):
+def test_modules_follow_the_transformer_or_the_first_resblock(animatediff, model, sample, mid_block):
+    """Told by what every layer is followed by while the UNet runs."""
     before = layer_types(model)
     attached = animatediff.attach_motion_model(model, motion_state_dict(mid_block=mid_block))
-    assert layer_types(attached) == before, "attaching must not touch the UNet before it is loaded"
-    attached.inject_model()
-    injected = layer_types(attached)
-    attached.eject_model()
-    assert layer_types(attached) == before
-    added = 0
-    for names, original in zip(injected, before, strict=True):
-        if "VanillaTemporalModule" in names:
-            added += 1
-            place = names.index("VanillaTemporalModule")
-            expected = "SpatialTransformer" if "SpatialTransformer" in names else "ResBlock"
-            assert names[place - 1] == expected
-            names.pop(place)
-        assert names == original
-    assert added == 4 + 6 + mid_block
+    (patcher,) = attached.get_additional_models_with_key(animatediff.MOTION_KEY)
+    ran = []
+    unet = model.model.diffusion_model
+    for name, layer in (*unet.named_modules(), *patcher.model.named_modules()):
+        if type(layer).__name__ in ("SpatialTransformer", "ResBlock", "VanillaTemporalModule"):
+            layer.register_forward_hook(lambda layer, *_, name=name: ran.append((name, layer)))
+    try:
+        sample(attached, frames=2)
+    finally:
+        for layer in (*unet.modules(), *patcher.model.modules()):
+            layer._forward_hooks.clear()
+    ran = ran[: len(ran) // 2]  # the first of two steps
+    places = [
+        index for index, (_, layer) in enumerate(ran) if type(layer).__name__ == "VanillaTemporalModule"
+    ]
+    assert len(places) == 4 + 6 + mid_block
+    for place in places:
+        block = ran[place - 1][0].rsplit(".", 1)[0]
+        transformers = [
+            n for n, layer in ran if n.startswith(block) and "Transformer" in type(layer).__name__
+        ]
+        assert ran[place - 1][0] == (transformers or [f"{block}.0"])[0]
+    assert layer_types(model) == before, "the UNet itself must stay as it is"
 
 
 def test_sampling_uses_it_and_the_original_model_is_untouched(animatediff, model, sample):
     import comfy.model_management
 
+    comfy.model_management.unload_all_models()
     before = {key: value.clone() for key, value in model.model.state_dict().items()}
     plain = sample(model)
     attached = animatediff.attach_motion_model(model, motion_state_dict())
@@ -98,22 +108,16 @@ def test_sampling_uses_it_and_the_original_model_is_untouched(animatediff, model
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-def test_frames_talk_to_their_own_video_only(animatediff, model):
-    """A module gets the frames of one condition; two conditions side by side do not mix."""
-    attached = animatediff.attach_motion_model(model, motion_state_dict())
-    (patcher,) = attached.get_additional_models_with_key(animatediff.MOTION_KEY)
-    layer = patcher.model.down_blocks[0].motion_modules[0]
+def test_frames_talk_to_their_own_video_only(animatediff):
+    """The frames of one condition are one video, or `video_length` of them; conditions do not mix."""
+    batch = torch.zeros(6, 4, 8, 8)
+    assert animatediff.frames_in_batch(batch, {"cond_or_uncond": [0, 1]}) == 3
+    assert animatediff.frames_in_batch(batch, {"video_length": 2, "cond_or_uncond": [0]}) == 2
+    assert animatediff.frames_in_batch(batch, {}) == 6
+    motion = animatediff.MotionModel.from_state_dict(motion_state_dict())
+    layer = motion.down_blocks[0].motion_modules[0]
     x = torch.randn(6, 32, 4, 4, generator=torch.Generator().manual_seed(0))
-
-    def run(options):
-        return animatediff.run_temporal_module(layer, x, None, None, options)
-
-    together = run({"cond_or_uncond": [0, 1]})
-    assert torch.allclose(together[:3], layer(x[:3], 3), atol=1e-5)
-    assert torch.allclose(together[3:], layer(x[3:], 3), atol=1e-5)
-    by_length = run({"video_length": 2, "cond_or_uncond": [0]})
-    assert torch.allclose(by_length[4:], layer(x[4:], 2), atol=1e-5)
-    assert torch.allclose(run({}), layer(x, 6), atol=1e-5)
+    assert torch.allclose(layer(x, 3)[3:], layer(x[3:], 3), atol=1e-5)
 
 
 def test_first_frame_depends_on_the_last(animatediff, model, sample):

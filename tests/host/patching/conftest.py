@@ -1,0 +1,79 @@
+"""Small models and LoRAs for the tests of *Apply Adaptive LoRA*."""
+
+import pytest
+import torch
+
+from ..backbones import motion_state_dict, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def patching(host):
+    return host.module("nodes.host.patching")
+
+
+@pytest.fixture(scope="module")
+def targets_of(host):
+    return host.module("nodes.host.layers").list_targets
+
+
+@pytest.fixture(scope="module")
+def error(host):
+    return host.module("video2lora_core.errors").Video2LoRAError
+
+
+@pytest.fixture(scope="module")
+def parts(host, tmp_path_factory):
+    path = save_checkpoint(tmp_path_factory.mktemp("backbones") / "tiny.safetensors")
+    return host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
+
+
+@pytest.fixture
+def model(parts):
+    return parts[0]
+
+
+@pytest.fixture(scope="module")
+def moving(patching, parts):
+    """The tiny MODEL with a motion module attached."""
+    return patching.attach_animatediff(parts[0], motion_state_dict())
+
+
+@pytest.fixture(scope="module")
+def make_lora(host):
+    """An adaptive LoRA of random weights for a list of targets."""
+    AdaptiveLoRA = host.module("video2lora_core.adaptive_lora").AdaptiveLoRA
+
+    def make(targets, rank=2, alpha=3.0, seed=0, **config):
+        model = host.core.Video2LoRA.create(
+            list(targets), latent_channels=4, rank=rank, alpha=alpha, down_dim=6, up_dim=5, **config
+        )
+        noise = torch.randn(len(targets), rank * 11, generator=torch.Generator().manual_seed(seed))
+        return AdaptiveLoRA(model, noise * 0.3)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def sample(host, parts):
+    """Latents of two steps of the host's KSampler for a MODEL."""
+    _, clip, _ = parts
+    with torch.inference_mode():
+        (positive,) = host.run_node("CLIPTextEncode", clip=clip, text="a red ball")
+
+    @torch.inference_mode()
+    def run(model):
+        return host.run_node(
+            "KSampler",
+            model=model,
+            positive=positive,
+            negative=positive,
+            latent_image={"samples": torch.zeros(3, 4, 8, 8)},
+            seed=1,
+            steps=2,
+            cfg=1.0,
+            sampler_name="euler",
+            scheduler="normal",
+            denoise=1.0,
+        )[0]["samples"]
+
+    return run

@@ -1,0 +1,132 @@
+"""Random sequences of what people do with MODELs: nothing of ours is left where it does not belong.
+
+`SEQUENCES=1000` runs more of them (`make soak`); a failure names the seed and the steps that led to it.
+"""
+
+import os
+import random
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from .backbones import motion_state_dict, save_checkpoint
+from .small_hypernets import make_hypernet
+
+SEQUENCES = int(os.environ.get("SEQUENCES", "50"))
+STEPS = 10
+ALLOWED_GROWTH = 5 * 2**20
+
+
+@pytest.fixture(scope="module")
+def world(host, tmp_path_factory):
+    """A base MODEL, what can be done with it, and what has to stay as it is."""
+    return World(host, tmp_path_factory.mktemp("sequences"))
+
+
+class World:
+    """One base MODEL and a growing list of MODELs made of it by random steps."""
+
+    def __init__(self, host, folder):
+        import comfy.model_management
+
+        self.host, self.management = host, comfy.model_management
+        self.patching = host.module("nodes.host.patching")
+        self.list_targets = host.module("nodes.host.layers").list_targets
+        load = host.module("nodes.host.small_checkpoint").load_small_checkpoint
+        self.root, clip, _ = load(save_checkpoint(folder / "tiny.safetensors"))
+        self.other, _, _ = load(save_checkpoint(folder / "other.safetensors", seed=7))
+        with torch.inference_mode():
+            (self.prompt,) = host.run_node("CLIPTextEncode", clip=clip, text="a red ball")
+        self.motions = [motion_state_dict(seed=seed) for seed in (3, 9)]
+        moving = self.patching.attach_animatediff(self.root, self.motions[0])
+        self.loras = []
+        for seed in (1, 2):
+            model = make_hypernet(host.core, self.list_targets(moving), seed=seed)
+            reference = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(seed))
+            self.loras += model.predict(reference)
+        (host.models / "loras").mkdir(parents=True, exist_ok=True)
+        ones = {"lora_up.weight": torch.ones(32, 1), "lora_down.weight": torch.ones(1, 32)}
+        layer = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q."
+        save_file({layer + k: 0.1 * v for k, v in ones.items()}, host.models / "loras" / "walk.safetensors")
+        self.weights = {key: value.clone() for key, value in self.root.model.state_dict().items()}
+        self.first = self.sample(self.root)
+
+    @torch.inference_mode()
+    def sample(self, model):
+        return self.host.run_node(
+            "KSampler", model=model, positive=self.prompt, negative=self.prompt,
+            latent_image={"samples": torch.zeros(2, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
+            sampler_name="euler", scheduler="normal", denoise=1.0,
+        )[0]["samples"]  # fmt: skip
+
+    def walk(self, seed):
+        """Take random steps; returns their names."""
+        draw = random.Random(seed)
+        models, taken = [self.root, self.patching.attach_animatediff(self.root, self.motions[0])], []
+        steps = {
+            "attach": lambda m: self.patching.attach_animatediff(m, draw.choice(self.motions)),
+            "apply": lambda m: self.patching.apply_adaptive_lora(m, draw.choice(self.loras), 9.0, 9.0)[0],
+            "clone": lambda m: m.clone(),
+            "load LoRA": lambda m: self.host.run_node(
+                "LoraLoaderModelOnly", model=m, lora_name="walk.safetensors", strength_model=1.0
+            )[0],
+            "list": lambda m: self.list_targets(m) and None,
+            "sample": lambda m: self.sample_if_complete(m),
+            "sample the base": lambda m: self.sample(self.root) is None or None,
+            "sample another": lambda m: self.sample(self.other) is None or None,
+            "unload": lambda m: self.management.unload_all_models(),
+            "forget": lambda m: models.pop() is None or None if len(models) > 2 else None,
+        }
+        for _ in range(STEPS):
+            name, index = draw.choice(list(steps)), draw.randrange(len(models))
+            taken.append(f"{name} {index}")
+            made = steps[name](models[index])
+            if made is not None:
+                models.append(made)
+        return taken
+
+    def sample_if_complete(self, model):
+        """Sample a MODEL; one with a LoRA that waits for its motion module is refused, which is right."""
+        waits = self.patching.waiting_patches(model) and not model.additional_models
+        try:
+            self.sample(model)
+            assert not waits
+        except self.host.module("video2lora_core.errors").Video2LoRAError:
+            assert waits
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_the_base_model_is_as_it_was_after_any_sequence(world):
+    grown_from = None
+    for seed in range(SEQUENCES):
+        steps = world.walk(seed)
+        assert torch.equal(world.sample(world.root), world.first), (seed, steps)
+        assert world.root.model.state_dict().keys() == world.weights.keys(), (seed, steps)
+        world.management.unload_all_models()
+        state = world.root.model.state_dict()
+        wrong = [key for key, value in world.weights.items() if not torch.equal(state[key], value)]
+        assert not wrong, (seed, steps, wrong[:3])
+        hooked = [name for name, part in world.root.model.named_modules() if part._forward_hooks]
+        assert not hooked, (seed, steps, hooked)
+        if seed == SEQUENCES // 2:
+            grown_from = resident_bytes()
+    if SEQUENCES >= 500 and os.path.exists("/proc/self/statm"):
+        assert resident_bytes() - grown_from < ALLOWED_GROWTH
+
+
+def test_a_clone_taken_while_its_origin_is_loaded_leaves_nothing_in_the_base(world):
+    one = world.patching.attach_animatediff(world.root, world.motions[0])
+    moving = world.sample(one)
+    middle = one.clone()
+    assert torch.equal(world.sample(world.root), world.first)
+    world.list_targets(middle)
+    patched, _ = world.patching.apply_adaptive_lora(middle, world.loras[0])
+    world.patching.attach_animatediff(middle, world.motions[1])
+    assert torch.equal(world.sample(world.root), world.first)
+    assert torch.equal(world.sample(middle), moving)
+    assert world.sample(patched).isfinite().all()
