@@ -6,6 +6,7 @@ from ..video2lora_core.files.kinds import FileKind
 from .host import files
 from .host.files import weights_problem
 from .host.patching import attach_animatediff
+from .schema import SEARCH_ALIASES, describe
 
 
 class AnimateDiffLoader(io.ComfyNode):
@@ -14,10 +15,12 @@ class AnimateDiffLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
-        return io.Schema(
+        return describe(
+            io.Schema,
             node_id="Video2LoRALoadAnimateDiff",
             display_name="Load AnimateDiff Motion Module (built-in)",
             category="Video2LoRA",
+            search_aliases=SEARCH_ALIASES,
             description="Attaches an AnimateDiff motion module to a model, so that a batch of latents "
             "becomes the frames of one video. For context windows, motion LoRA files and keyframes use "
             "AnimateDiff-Evolved, which works with this pack as well.",

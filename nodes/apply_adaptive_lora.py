@@ -5,6 +5,7 @@ from server import PromptServer
 
 from .host.patching import apply_adaptive_lora
 from .io_types import AdaptiveLoRAType
+from .schema import SEARCH_ALIASES, describe
 
 MAX_STRENGTH = 10.0
 
@@ -15,10 +16,12 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
-        return io.Schema(
+        return describe(
+            io.Schema,
             node_id="Video2LoRAApplyAdaptiveLoRA",
             display_name="Apply Adaptive LoRA",
             category="Video2LoRA",
+            search_aliases=SEARCH_ALIASES,
             description="Patches a model and its AnimateDiff motion module with an adaptive LoRA. Put it "
             "before or after AnimateDiff is attached; several of them, and Load LoRA, stack in any order.",
             inputs=[

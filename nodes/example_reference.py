@@ -3,6 +3,7 @@
 from comfy_api.latest import InputImpl, io
 
 from .host import files
+from .schema import SEARCH_ALIASES, describe
 
 
 class ExampleReference(io.ComfyNode):
@@ -11,10 +12,12 @@ class ExampleReference(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
-        return io.Schema(
+        return describe(
+            io.Schema,
             node_id="Video2LoRAExampleReference",
             display_name="Example Reference Video",
             category="Video2LoRA",
+            search_aliases=SEARCH_ALIASES,
             description="A short reference clip that ships with the pack. Put Load Video in its place for a "
             "clip of your own.",
             inputs=[

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from .host import files
 from .host.files import fingerprint_hypernet, hypernet_problem, load_hypernet
 from .io_types import Hypernet
+from .schema import SEARCH_ALIASES, describe
 
 
 class LoadVideo2LoRAHypernet(io.ComfyNode):
@@ -14,10 +15,12 @@ class LoadVideo2LoRAHypernet(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
         names = files.list_files(files.HYPERNETS)
-        return io.Schema(
+        return describe(
+            io.Schema,
             node_id="Video2LoRALoadHypernet",
             display_name="Load Video2LoRA Hypernet",
             category="Video2LoRA",
+            search_aliases=SEARCH_ALIASES,
             description="Loads a trained Video2LoRA hypernetwork with its auxiliary matrices.",
             inputs=[
                 io.Combo.Input(

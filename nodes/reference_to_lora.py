@@ -8,6 +8,7 @@ from ..video2lora_core.frames import ClipChoice
 from .host.prediction import check_vae, predict_from_reference
 from .host.reference_video import read_reference
 from .io_types import AdaptiveLoRAType, Hypernet
+from .schema import SEARCH_ALIASES, describe
 
 MAX_FRAMES = 1024
 MAX_SIDE = 2048
@@ -21,10 +22,12 @@ class ReferenceVideoToLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
-        return io.Schema(
+        return describe(
+            io.Schema,
             node_id="Video2LoRAReferenceToLoRA",
             display_name="Reference Video → LoRA",
             category="Video2LoRA",
+            search_aliases=SEARCH_ALIASES,
             description="Encodes a reference clip with the VAE and predicts an adaptive LoRA from it. "
             "Link either frames or video.",
             inputs=[

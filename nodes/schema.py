@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 # Keyword arguments that ComfyUI's io.Schema and inputs got after 0.3.48, all of them only for display.
 NEWER_KEYWORDS = ("search_aliases", "essentials_category", "advanced")
 
+# What people type who look for such a node.
+SEARCH_ALIASES = ["video2lora", "motion transfer", "effect", "reference video"]
+
 Described = TypeVar("Described")
 
 

@@ -7,6 +7,7 @@ from ..video2lora_core.files.kinds import FileKind
 from .host import files
 from .host.files import weights_problem
 from .host.small_checkpoint import load_small_checkpoint
+from .schema import SEARCH_ALIASES, describe
 
 
 class LoadSmallCheckpoint(io.ComfyNode):
@@ -15,10 +16,12 @@ class LoadSmallCheckpoint(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
-        return io.Schema(
+        return describe(
+            io.Schema,
             node_id="Video2LoRALoadSmallCheckpoint",
             display_name="Load SD1.5-Family Checkpoint (any width)",
             category="Video2LoRA",
+            search_aliases=SEARCH_ALIASES,
             description="Loads a checkpoint in the layout of SD1.5 whatever its number of channels: the "
             "small models that ComfyUI's own Load Checkpoint does not recognise.",
             inputs=[

@@ -6,6 +6,7 @@ from ..video2lora_core.errors import Video2LoRAError
 from ..video2lora_core.training.settings import TrainingSettings
 from .host.train_graph import make_job, train_in_graph
 from .io_types import Hypernet
+from .schema import SEARCH_ALIASES, describe
 
 DEFAULTS = TrainingSettings()
 
@@ -16,10 +17,12 @@ class TrainVideo2LoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
-        return io.Schema(
+        return describe(
+            io.Schema,
             node_id="Video2LoRATrainHypernet",
             display_name="Train Video2LoRA Hypernet",
             category="Video2LoRA",
+            search_aliases=SEARCH_ALIASES,
             description="Trains a hypernetwork for this MODEL on clips sorted by what they show, with a live "
             "loss curve. Cancel keeps the last state; running again with the same name goes on from it.",
             is_output_node=True,

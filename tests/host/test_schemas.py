@@ -1,0 +1,46 @@
+"""What shared graphs rely on: node ids, inputs, their order and types. After a release none of it may change."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+SNAPSHOT = Path(__file__).resolve().parents[1] / "data" / "node_schemas.json"
+WORDS = {"video2lora", "motion transfer", "effect", "reference video"}
+
+
+def schemas(host) -> dict:
+    return {
+        node.GET_SCHEMA().node_id: {
+            "inputs": [[item.id, item.get_io_type()] for item in node.GET_SCHEMA().inputs],
+            "outputs": [item.get_io_type() for item in node.GET_SCHEMA().outputs],
+        }
+        for node in host.module("nodes").NODE_CLASSES
+    }
+
+
+def test_ids_inputs_order_and_types_are_the_released_ones(host):
+    """New nodes and new inputs at the end are added to the snapshot; nothing in it ever changes."""
+    assert schemas(host) == json.loads(SNAPSHOT.read_text())
+
+
+def test_every_id_has_the_packs_prefix_and_a_help_page(host):
+    pages = Path(__file__).resolve().parents[2] / "web" / "docs"
+    for name in schemas(host):
+        assert name.startswith("Video2LoRA")
+        assert (pages / f"{name}.md").is_file(), name
+
+
+def test_every_node_is_found_by_the_words_that_people_type(host):
+    nodes = host.module("nodes").NODE_CLASSES
+    if not hasattr(nodes[0].GET_SCHEMA(), "search_aliases"):
+        pytest.skip("this ComfyUI's schemas have no search_aliases yet")
+    for node in nodes:
+        assert set(node.GET_SCHEMA().search_aliases) >= WORDS, node.GET_SCHEMA().node_id
+
+
+def test_every_input_and_output_has_a_tooltip(host):
+    for node in host.module("nodes").NODE_CLASSES:
+        schema = node.GET_SCHEMA()
+        for item in (*schema.inputs, *schema.outputs):
+            assert item.tooltip, (schema.node_id, item.id)
