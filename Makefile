@@ -15,7 +15,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help demo test soak bench lint eval clean python
+.PHONY: help demo snapshot test soak bench lint eval clean python
 
 help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench   speed, as ratios"
 	@echo "make eval    what the shipped models transfer, measured (SEED=n, N=samples a set)"
 	@echo "make lint    ruff"
+	@echo "make snapshot  node ids and inputs that shared graphs rely on, after one was added"
 	@echo "make python  the path of the environment's interpreter"
 	@echo "make clean   remove what was made inside the checkout"
 
@@ -41,6 +42,9 @@ bench:
 
 eval:
 	@$(RUN) lab/evaluate.py --seed $(SEED) $(if $(N),--n $(N))
+
+snapshot:
+	@$(RUN) scripts/snapshot_schemas.py
 
 lint:
 	@$(RUN) -m ruff format --check .

@@ -1,32 +1,23 @@
-"""What shared graphs rely on: node ids, inputs, their order and types. After a release none of it may change."""
+"""What shared graphs rely on: node ids, inputs, their order and types; none of it changes after a release."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-SNAPSHOT = Path(__file__).resolve().parents[1] / "data" / "node_schemas.json"
+from scripts.snapshot_schemas import SNAPSHOT, node_schemas
+
 WORDS = {"video2lora", "motion transfer", "effect", "reference video"}
-
-
-def schemas(host) -> dict:
-    return {
-        node.GET_SCHEMA().node_id: {
-            "inputs": [[item.id, item.get_io_type()] for item in node.GET_SCHEMA().inputs],
-            "outputs": [item.get_io_type() for item in node.GET_SCHEMA().outputs],
-        }
-        for node in host.module("nodes").NODE_CLASSES
-    }
 
 
 def test_ids_inputs_order_and_types_are_the_released_ones(host):
     """New nodes and new inputs at the end are added to the snapshot; nothing in it ever changes."""
-    assert schemas(host) == json.loads(SNAPSHOT.read_text())
+    assert node_schemas(host) == json.loads(SNAPSHOT.read_text())
 
 
 def test_every_id_has_the_packs_prefix_and_a_help_page(host):
     pages = Path(__file__).resolve().parents[2] / "web" / "docs"
-    for name in schemas(host):
+    for name in node_schemas(host):
         assert name.startswith("Video2LoRA")
         assert (pages / f"{name}.md").is_file(), name
 
