@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import Video2LoRAError
 from ..files.writing import tensors_fingerprint, write_safetensors
 from ..frames import decode_clip
-from .augment import augment_clip
+from .augment import augment_clip, augment_reference
 from .batch import step_generator
 from .clip_list import ClipRecord
 from .settings import DataSettings
@@ -55,12 +55,14 @@ class UnusableClip(Video2LoRAError):
 @dataclass(frozen=True)
 class EncodedClip:
     """latents (variants, C, T, h, w), context (tokens, width), semantic_context likewise or None; half
-    precision.
+    precision. references: (reference variants, C, T, h, w) of the clip as a reference; the latents when it
+    has none of its own.
     """
 
     latents: Tensor
     context: Tensor
     semantic_context: Tensor | None
+    references: Tensor
 
 
 def file_hash(path: Path) -> str:
@@ -98,7 +100,12 @@ class ClipCache:
             settings.frames, settings.stride, settings.width, settings.height, settings.variants,
             sorted(settings.augmentations) if settings.variants > 1 else [],
         ]  # fmt: skip
+        if self._reference_variants(record):
+            facts += [settings.reference_variants, sorted(settings.reference_augmentations)]
         return self.folder / f"{tensors_fingerprint({}, {'clip': facts})}.safetensors"
+
+    def _reference_variants(self, record: ClipRecord) -> int:
+        return self.settings.reference_variants if record.role != "target" else 0
 
     def ensure(self, record: ClipRecord, content: str) -> tuple[Path, bool]:
         """Encode a clip unless a sound entry exists; returns the entry's path and whether it was encoded.
@@ -128,6 +135,11 @@ class ClipCache:
             clip = augment_clip(frames, settings.augmentations, generator) if index else frames
             variants.append(self.encoder.encode_video(clip))
         tensors = {"latents": torch.stack(variants), "context": self.encoder.encode_text(record.caption)}
+        if count := self._reference_variants(record):
+            names = settings.reference_augmentations
+            draws = [step_generator(0, index, f"reference/{content}") for index in range(count)]
+            versions = [augment_reference(frames, names, generator) for generator in draws]
+            tensors["references"] = torch.stack([self.encoder.encode_video(clip) for clip in versions])
         if record.semantic_caption:
             tensors["semantic_context"] = self.encoder.encode_text(record.semantic_caption)
         if not all(torch.isfinite(value).all() for value in tensors.values()):
@@ -159,7 +171,8 @@ def read_clip(path: Path) -> EncodedClip:
         with safe_open(path, "pt") as file:
             names = set(file.keys())
             semantic = file.get_tensor("semantic_context") if "semantic_context" in names else None
-            return EncodedClip(file.get_tensor("latents"), file.get_tensor("context"), semantic)
+            references = file.get_tensor("references" if "references" in names else "latents")
+            return EncodedClip(file.get_tensor("latents"), file.get_tensor("context"), semantic, references)
     except (OSError, SafetensorError) as error:
         raise Video2LoRAError(
             f"The cached clip '{path}' is damaged ({error}); start again to encode it."

@@ -14,6 +14,7 @@ from ..errors import Video2LoRAError
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v"})
 LIST_SUFFIXES = frozenset({".json", ".jsonl", ".csv"})
 COLUMNS = ("video_path", "video_caption", "class")
+ROLES = ("both", "reference", "target")
 
 
 @dataclass(frozen=True)
@@ -21,21 +22,24 @@ class ClipRecord:
     """One clip: its file, what its caption says of the content, and the condition it shows.
 
     semantic_caption: a second caption that describes the semantics too; empty when there is none.
+    role: "reference" for footage that shows what happens but not how it should look, "target" for the
+    opposite, else "both".
     """
 
     path: Path
     caption: str
     condition: str
     semantic_caption: str = ""
+    role: str = "both"
 
 
 def read_clip_list(dataset: Path, default_caption: str = "") -> list[ClipRecord]:
     """The clips of a dataset, sorted by condition and file.
 
     A folder holds one folder per condition with video files; a text file of a clip's name beside it is its
-    caption (else `default_caption`), one ending in `.semantic.txt` its semantic caption. A JSON list, JSONL
-    or CSV file has the columns video_path (relative to the file), video_caption, class and, if wanted,
-    semantic_caption.
+    caption (else `default_caption`), one ending in `.semantic.txt` its semantic caption; clips in folders
+    named `reference` or `target` inside it have that role. A JSON list, JSONL or CSV file has the columns
+    video_path (relative to the file), video_caption, class and, if wanted, semantic_caption and role.
 
     Raises Video2LoRAError when there is no such dataset, it does not parse, or it names no clip.
     """
@@ -63,7 +67,9 @@ def _from_folder(folder: Path, default_caption: str) -> list[ClipRecord]:
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 caption = _text_beside(path, ".txt", default_caption)
                 semantic = _text_beside(path, ".semantic.txt", "")
-                records.append(ClipRecord(path, caption, condition.name, semantic))
+                within = path.relative_to(condition).parts[:-1]
+                role = next((name for name in ROLES if name in within), "both")
+                records.append(ClipRecord(path, caption, condition.name, semantic, role))
     return records
 
 
@@ -102,5 +108,10 @@ def _from_row(path: Path, number: int, row: Any) -> ClipRecord:
     semantic = values.get("semantic_caption") or ""
     if not isinstance(semantic, str):
         raise Video2LoRAError(f"Entry {number} of '{path}' has a semantic_caption that is no text.")
+    role = values.get("role") or "both"
+    if role not in ROLES:
+        raise Video2LoRAError(
+            f"Entry {number} of '{path}' has the role {role!r}; use one of {', '.join(ROLES)}."
+        )
     clip = path.parent / values["video_path"]
-    return ClipRecord(clip, values["video_caption"], values["class"], semantic)
+    return ClipRecord(clip, values["video_caption"], values["class"], semantic, role)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import Video2LoRAError
 from .batch import TrainBatch, step_generator
-from .cache import ClipCache, EncodedClip, UnusableClip, file_hash, read_clip
+from .cache import ClipCache, UnusableClip, file_hash, read_clip
 from .clip_list import ClipRecord
 from .processes import Processes
 from .settings import DataSettings
@@ -24,7 +24,16 @@ from .settings import DataSettings
 log = logging.getLogger(__name__)
 CLIPS_IN_MEMORY = 512
 
-Entries = dict[str, list[Path]]
+
+@dataclass(frozen=True)
+class Entry:
+    """An encoded clip: its file in the cache, and what it may serve as (see `ClipRecord.role`)."""
+
+    path: Path
+    role: str = "both"
+
+
+Entries = dict[str, list[Entry]]
 # A clip's number, the hash of its file or "" where it is unusable, its entry's name or the reason, and
 # whether it was encoded now.
 _Outcome = tuple[int, str, str, bool]
@@ -103,14 +112,14 @@ def _collect(
             duplicates.append(f"'{record.path}' has the same content as '{other.path}' ({other.condition})")
         else:
             first[content] = record
-            entries.setdefault(record.condition, []).append(folder / outcome)
-    single = tuple(name for name, paths in entries.items() if len(paths) < 2)
-    entries = {name: paths for name, paths in entries.items() if len(paths) >= 2}
+            entries.setdefault(record.condition, []).append(Entry(folder / outcome, record.role))
+    single = tuple(name for name, clips in entries.items() if not _references(clips))
+    entries = {name: clips for name, clips in entries.items() if name not in single}
     if not entries:
         reasons = f" First reason: {broken[0]}" if broken else ""
         raise Video2LoRAError(
             "No condition has two usable clips, and a reference needs another clip of its condition as the "
-            f"target; add clips.{reasons}"
+            f"target; add clips, also of the other role where roles are given.{reasons}"
         )
     counts = {name: len(paths) for name, paths in entries.items()}
     encoded = sum(new for *_, new in results)
@@ -142,9 +151,9 @@ class CachedClips:
     """Training batches from encoded clips: conditions evenly, the reference never one of its targets."""
 
     def __init__(
-        self, entries: Mapping[str, Sequence[Path]], targets_per_reference: int, variants: int
+        self, entries: Mapping[str, Sequence[Entry]], targets_per_reference: int, variants: int
     ) -> None:
-        self._entries = {name: list(paths) for name, paths in sorted(entries.items())}
+        self._entries = {name: list(clips) for name, clips in sorted(entries.items())}
         self._targets = targets_per_reference
         self._variants = variants
         self._read = lru_cache(maxsize=CLIPS_IN_MEMORY)(read_clip)
@@ -156,8 +165,8 @@ class CachedClips:
     def sample_shard(self, generator: torch.Generator, batch: int, start: int, stop: int) -> TrainBatch:
         """References start ... stop-1 of that batch; only their clips are read."""
         plan = self._plan(generator, batch)[start:stop]
-        references = [self._latents(clips[0]) for _, clips in plan]
-        targets = [self._latents(clip) for _, clips in plan for clip in clips[1:]]
+        references = [self._reference(clips[0]) for _, clips in plan]
+        targets = [self._read(path).latents[variant] for _, clips in plan for path, variant in clips[1:]]
         encoded = [self._read(path) for _, clips in plan for path, _ in clips[1:]]
         semantic = None
         if all(clip.semantic_context is not None for clip in encoded):
@@ -170,9 +179,9 @@ class CachedClips:
             semantic_context=semantic,
         )
 
-    def _latents(self, clip: tuple[Path, int]) -> Tensor:
-        encoded: EncodedClip = self._read(clip[0])
-        return encoded.latents[clip[1]]
+    def _reference(self, clip: tuple[Path, int]) -> Tensor:
+        versions = self._read(clip[0]).references
+        return versions[clip[1] % len(versions)]
 
     def _plan(self, generator: torch.Generator, batch: int) -> list[tuple[str, list[tuple[Path, int]]]]:
         """For each reference its condition and the (file, variant) of the reference and of its targets."""
@@ -182,13 +191,23 @@ class CachedClips:
             order += torch.randperm(len(names), generator=generator).tolist()
         plan = []
         for index in order[:batch]:
-            paths = self._entries[names[index]]
-            shuffled = torch.randperm(len(paths), generator=generator).tolist()
-            reference, others = shuffled[0], shuffled[1:]
-            chosen = [reference] + [others[i % len(others)] for i in range(self._targets)]
+            clips = self._entries[names[index]]
+            shuffled = torch.randperm(len(clips), generator=generator).tolist()
+            able = _references(clips)
+            reference = next(c for c in shuffled if c in able)
+            others = [c for c in shuffled if c != reference and clips[c].role != "reference"]
+            chosen = [others[i % len(others)] for i in range(self._targets)]
             variants = torch.randint(self._variants, (len(chosen),), generator=generator).tolist()
-            plan.append((names[index], [(paths[c], v) for c, v in zip(chosen, variants, strict=True)]))
+            version = int(torch.randint(1 << 20, (), generator=generator))
+            targets = [(clips[c].path, v) for c, v in zip(chosen, variants, strict=True)]
+            plan.append((names[index], [(clips[reference].path, version), *targets]))
         return plan
+
+
+def _references(clips: Sequence[Entry]) -> list[int]:
+    """The clips of a condition that may be references and leave another one as the target."""
+    targets = [index for index, clip in enumerate(clips) if clip.role != "reference"]
+    return [i for i, clip in enumerate(clips) if clip.role != "target" and targets and targets != [i]]
 
 
 def _stack_text(rows: Sequence[Tensor]) -> Tensor:

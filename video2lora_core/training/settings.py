@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Video2LoRAError
-from .augment import check_augmentations
+from .augment import REFERENCE_AUGMENTATIONS, check_augmentations
 from .settings_file import setting
 from .timesteps import SAMPLINGS, WEIGHTINGS
 
@@ -17,7 +17,8 @@ class DataSettings:
     dataset: str = setting(
         "",
         "Folder with one folder of clips per condition, or a .json, .jsonl or .csv list with the columns "
-        "video_path, video_caption, class and, if wanted, semantic_caption.",
+        "video_path, video_caption, class and, if wanted, semantic_caption and role (reference, target or "
+        "both: footage of any look can teach reading without teaching its looks).",
     )
     default_caption: str = setting(
         "", "Caption of clips in folders that have no text file of their name beside them."
@@ -40,6 +41,26 @@ class DataSettings:
         "a clip. Leave out those that are conditions of yours. There is no mirroring: it would turn motions "
         "around.",
     )
+    reference_variants: int = setting(
+        0,
+        "Encoded versions of every clip as a reference, altered by reference_augmentations; 0: references "
+        "are encoded as targets are.",
+    )
+    reference_augmentations: tuple[str, ...] = setting(
+        (
+            "crop",
+            "brightness",
+            "saturation",
+            "contrast",
+            "blur",
+            "letterbox",
+            "grain",
+            "noise",
+            "compression",
+        ),  # fmt: skip
+        "What footage of any origin has been through; never applied to targets. Of those of augmentations, "
+        "and aspect, rate, contrast, blur, letterbox, grain, noise, compression.",
+    )
     heldout: tuple[str, ...] = setting(
         (), "Conditions kept out of training and compared separately, by name."
     )
@@ -58,7 +79,12 @@ class DataSettings:
                 )
         if not 0 <= self.heldout_fraction < 1:
             raise Video2LoRAError("The setting heldout_fraction must be in 0 ... 1, and less than 1.")
+        if self.reference_variants < 0:
+            raise Video2LoRAError(
+                f"The setting reference_variants is {self.reference_variants}; it must be at least 0."
+            )
         check_augmentations(self.augmentations)
+        check_augmentations(self.reference_augmentations, REFERENCE_AUGMENTATIONS)
 
 
 _AT_LEAST = {
