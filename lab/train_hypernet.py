@@ -126,6 +126,9 @@ def train(options: argparse.Namespace) -> None:
         hypernet = shape.create(targets, 4, scale, "sd1", settings.seed)
         if options.init is not None:
             hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
+        example = None
+        if options.read_like is not None:
+            example = core_module("model").Video2LoRA.load(options.read_like).requires_grad_(False)
         loop = core_module("training.trainer").Trainer(
             hypernet,
             training.HostDenoiser(model, targets),
@@ -134,6 +137,7 @@ def train(options: argparse.Namespace) -> None:
             evaluation={"unseen": sources["unseen"]},
             folder=options.out,
             processes=processes,
+            example=example,
         )
         loop.resume()
         result = loop.run()
@@ -153,6 +157,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="overrides max_minutes of the config")
     parser.add_argument("--seed", type=int, help="overrides the seed of the config")
     parser.add_argument("--init", type=Path, help="start from the weights of this hypernetwork")
+    parser.add_argument(
+        "--read-like", type=Path, help="learn to read foreign references as this hypernetwork reads its own"
+    )
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="overrides training settings"
     )

@@ -265,3 +265,21 @@ def test_batches_that_do_not_fit_are_refused():
         dataclasses.replace(good, conditions=("one",))
     part = good.references(1, 2)
     assert torch.equal(part.target_latents, good.target_latents[2:4])
+
+
+def test_reading_like_an_example_asks_the_example_and_not_the_backbone():
+    example, model = toy_model(), toy_model()
+    with torch.no_grad():
+        for twin, parameter in zip(example.parameters(), model.parameters(), strict=True):
+            twin.add_(0.1 * torch.randn(twin.shape, generator=seeded(3)))
+            parameter.copy_(twin)
+    objective = Objective(model, ToyDenoiser(), PLAIN, example=example)
+    objective.denoiser.forward = None  # would fail if it were called
+    batch = OffsetClips(2).sample(seeded(), 4)
+    draw = draw_noise(tuple(batch.target_latents.shape), 2, STEPS, seeded(1), PLAIN)
+    own = dataclasses.replace(batch, reference_latents=batch.target_latents[::2])
+    assert float(objective.loss(own, draw).total) == pytest.approx(0.0, abs=1e-8)
+    other = objective.loss(dataclasses.replace(own, reference_latents=own.reference_latents.flip(0)), draw)
+    assert float(other.total) > 0.1
+    other.total.backward()
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())

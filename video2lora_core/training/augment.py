@@ -56,7 +56,7 @@ def augment_clip(frames: Tensor, names: tuple[str, ...], generator: torch.Genera
 def augment_reference(frames: Tensor, names: tuple[str, ...], generator: torch.Generator) -> Tensor:
     """Apply the named REFERENCE_AUGMENTATIONS to frames (T, H, W, 3) in [0, 1]; same shape.
 
-    Those of `augment_clip` always, each other one to two references in five. aspect: one direction stretched
+    Those of `augment_clip` always, each other one to one reference in four. aspect: one direction stretched
     by up to 15 %. rate: frames repeated, as of a source of down to half the rate. contrast: a gain and a
     gamma. blur, letterbox (even bars at two sides), grain (soft, grey, new in every frame), noise (sharp,
     coloured), compression (JPEG). Raises Video2LoRAError for other names.

@@ -138,8 +138,10 @@ class Objective:
         denoiser: Denoiser,
         settings: TrainingSettings,
         processes: Processes | None = None,
+        example: TrainableModel | None = None,
     ) -> None:
         self.model = model
+        self.example = example
         self.denoiser = denoiser
         self.settings = settings
         self.processes = processes or Processes()
@@ -161,13 +163,17 @@ class Objective:
         return weights, self.model.batched_factors(weights)
 
     def loss(self, batch: TrainBatch, draw: NoiseDraw) -> LossParts:
-        """The loss of a batch. The branches stay on, for gradient checkpointing: call `release` after
+        """The loss of a batch; with an example, that of reading as it does, without the backbone.
+
+        The branches stay on, for gradient checkpointing: call `release` after
         backward.
 
         Raises Video2LoRAError when the teacher is asked for and the batch has no semantic captions, and when
         the predicted LoRA does not fit the backbone.
         """
         self.branches.clear()
+        if self.example is not None:
+            return self._reading_loss(batch)
         settings = self.settings
         with self.precision():
             noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
@@ -191,6 +197,25 @@ class Objective:
         return LossParts(
             total, diffusion.detach(), contrastive.detach(), teacher.detach(), references.detach().float()
         )
+
+    def _reading_loss(self, batch: TrainBatch) -> LossParts:
+        """How far the weights predicted from references are from those that the example predicts from their
+        targets, relative to how far those of different targets lie apart, layer by layer.
+        """
+        k = batch.targets_per_reference
+        with torch.no_grad():
+            wanted = widened(self.example.predict_weights(batch.target_latents[::k]))
+            spread = wanted.var(0).mean(-1).clamp(min=1e-12)
+        with self.precision():
+            predicted = widened(self.model.predict_weights(batch.reference_latents))
+            references = ((predicted - wanted).square().mean(-1) / spread).mean(-1)
+            reading = self._balanced(references, batch.conditions)
+            total, none = reading, reading.new_zeros(())
+            contrastive = none
+            if self.settings.contrastive_weight > 0:
+                contrastive = self._contrastive(batch)
+                total = total + self.settings.contrastive_weight * contrastive
+        return LossParts(total, reading.detach(), contrastive.detach(), none, references.detach().float())
 
     def release(self) -> None:
         """Switch the branches off after backward."""

@@ -57,7 +57,7 @@ class DataSettings:
             "grain",
             "noise",
             "compression",
-        ),  # fmt: skip
+        ),
         "What footage of any origin has been through; never applied to targets. Of those of augmentations, "
         "and aspect, rate, contrast, blur, letterbox, grain, noise, compression.",
     )

@@ -57,7 +57,9 @@ class Trainer:
     model: the `Video2LoRA`, on the processes' device, in float32. source: training clips. evaluation: name of
     a set ("seen", "heldout") -> clips to compare no LoRA, matched and shuffled reference on. folder: where
     checkpoints and logs go; None keeps everything in memory. listener is told of every step in the main
-    process; whatever it raises stops the run, after a checkpoint.
+    process; whatever it raises stops the run, after a checkpoint. example: a trained `Video2LoRA` to read
+    like: the model learns to predict from a reference what the example predicts from its targets, without the
+    backbone, which is far cheaper; for references in looks that the example was not trained on.
 
     Raises Video2LoRAError for settings that do not fit each other.
     """
@@ -74,6 +76,7 @@ class Trainer:
         processes: Processes | None = None,
         listener: Callable[[StepReport], None] | None = None,
         facts: Mapping[str, Any] | None = None,
+        example: torch.nn.Module | None = None,
     ) -> None:
         self.model = model
         self.denoiser = denoiser
@@ -83,7 +86,7 @@ class Trainer:
         self.folder = folder
         self.processes = processes or Processes()
         self.share = check_settings(settings, model, self.processes)
-        self.objective = Objective(model, denoiser, settings, self.processes)
+        self.objective = Objective(model, denoiser, settings, self.processes, example)
         self.optimizer = make_optimizer(model, settings)
         self.average = WeightAverage(model, settings.ema_decay)
         self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=settings.precision == "fp16")
