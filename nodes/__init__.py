@@ -7,6 +7,7 @@ from .example_reference import ExampleReference
 from .load_hypernet import LoadVideo2LoRAHypernet
 from .reference_to_lora import ReferenceVideoToLoRA
 from .saved_loras import ExportAdaptiveLoRA, LoadAdaptiveLoRA, SaveAdaptiveLoRA
+from .several_loras import BlendAdaptiveLoRA, InspectAdaptiveLoRA
 from .small_checkpoint import LoadSmallCheckpoint
 from .train_hypernet import TrainVideo2LoRA
 
@@ -18,6 +19,8 @@ NODE_CLASSES = [
     SaveAdaptiveLoRA,
     LoadAdaptiveLoRA,
     ExportAdaptiveLoRA,
+    BlendAdaptiveLoRA,
+    InspectAdaptiveLoRA,
     Compare,
     AnimateDiffLoader,
     LoadSmallCheckpoint,
