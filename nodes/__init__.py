@@ -1,5 +1,6 @@
 """The nodes of the pack, one module a family."""
 
+from .adaptive_lora_hook import AdaptiveLoRAHook
 from .animatediff_loader import AnimateDiffLoader
 from .apply_adaptive_lora import ApplyAdaptiveLoRA
 from .compare import Compare
@@ -22,6 +23,7 @@ NODE_CLASSES = [
     BlendAdaptiveLoRA,
     InspectAdaptiveLoRA,
     Compare,
+    AdaptiveLoRAHook,
     AnimateDiffLoader,
     LoadSmallCheckpoint,
     TrainVideo2LoRA,

@@ -3,6 +3,7 @@
 from comfy_api.latest import io, ui
 from server import PromptServer
 
+from .host.branch import AUTO, MODES
 from .host.patching import apply_adaptive_lora
 from .io_types import AdaptiveLoRAType
 from .schema import SEARCH_ALIASES, describe
@@ -31,11 +32,22 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
                     "changed: the patched model is a copy.",
                 ),
                 AdaptiveLoRAType.Input("adaptive_lora", tooltip="From Reference Video → LoRA."),
-                _strength("strength", "Overall strength, a factor on both others: 1 is as predicted."),
-                _strength(
+                strength_input("strength", "Overall strength, a factor on both others: 1 is as predicted."),
+                strength_input(
                     "spatial_strength", "Strength in the diffusion model's own layers: how frames look."
                 ),
-                _strength("motion_strength", "Strength in the AnimateDiff motion module: how frames move."),
+                strength_input(
+                    "motion_strength", "Strength in the AnimateDiff motion module: how frames move."
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default=AUTO,
+                    optional=True,
+                    tooltip="merge adds the LoRA to the weights: no cost while sampling. beside computes it "
+                    "next to them, exactly, for weights of few bits (fp8, int8, GGUF) that would round it "
+                    "away. auto looks at the weights. The report says what was done.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="The patched model."),
@@ -56,10 +68,11 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
         strength: float,
         spatial_strength: float,
         motion_strength: float,
+        mode: str = AUTO,
     ) -> io.NodeOutput:
         """Patch a clone of the model and say what was done."""
         patched, report = apply_adaptive_lora(
-            model, adaptive_lora, strength * spatial_strength, strength * motion_strength
+            model, adaptive_lora, strength * spatial_strength, strength * motion_strength, mode
         )
         text = str(report)
         if cls.hidden.unique_id:
@@ -67,7 +80,8 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
         return io.NodeOutput(patched, text, ui=ui.PreviewText(text))
 
 
-def _strength(name: str, tooltip: str) -> io.Float.Input:
+def strength_input(name: str, tooltip: str) -> io.Float.Input:
+    """A strength as the nodes that use adaptive LoRAs take it."""
     return io.Float.Input(
         name,
         default=1.0,

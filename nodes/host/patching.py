@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import comfy.weight_adapter
@@ -26,7 +26,16 @@ from ...video2lora_core.adaptive_lora import AdaptiveLoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.spec import SPATIAL, TEMPORAL, LayerTarget
 from .animatediff import attach_motion_model, clone_model, keep_block_settings, motion_patchers
-from .layers import UNET_PREFIX, backbone_family, linear_weights, require_layers, unet_weights
+from .branch import AUTO, BESIDE, MERGE, Branch, Choice, add_branch_patch, choose_mode, stack_factors
+from .layers import (
+    MOTION_SCOPE,
+    UNET_PREFIX,
+    UNET_SCOPE,
+    backbone_family,
+    linear_weights,
+    require_layers,
+    unet_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class GroupReport:
     patched: int
     total: int
     waiting: bool = False
+    choice: Choice | None = None
 
     def __str__(self) -> str:
         if self.waiting:
@@ -65,9 +75,10 @@ class PatchReport:
 
     def __str__(self) -> str:
         groups = ", ".join(str(group) for group in self.groups if group.total)
+        modes = "".join(f"; {group.name} {group.choice}" for group in self.groups if group.choice)
         return (
             f"{self.patched} of {self.total} layers patched ({groups}), "
-            f"mean relative norm {self.mean_relative_norm:.4g}"
+            f"mean relative norm {self.mean_relative_norm:.4g}{modes}"
         )
 
 
@@ -98,26 +109,41 @@ class MotionPatch:
     targets: tuple[LayerTarget, ...]
     factors: Factors
     strength: float
+    mode: str = AUTO
 
 
 def apply_adaptive_lora(
-    model: ModelPatcher, lora: AdaptiveLoRA, spatial_strength: float = 1.0, motion_strength: float = 1.0
+    model: ModelPatcher,
+    lora: AdaptiveLoRA | Sequence[AdaptiveLoRA],
+    spatial_strength: float = 1.0,
+    motion_strength: float = 1.0,
+    mode: str = AUTO,
 ) -> tuple[ModelPatcher, PatchReport]:
     """A clone of MODEL patched with W + strength · (alpha / rank) · B · A, and a report.
 
     MODEL stays as it is. A strength of 0 leaves its group alone. With no motion module attached, the
-    temporal part waits for one.
+    temporal part waits for one. mode: `merge` into the weights, run `beside` them, or `auto`: beside where
+    merging would lose the LoRA. Several LoRAs for the same layers are for as many videos in one latent batch,
+    each its own, and always run beside.
     Raises Video2LoRAError, and patches nothing, when MODEL is of another backbone family, or when a layer
     of the LoRA is missing or of another shape.
     """
+    batch = [lora] if isinstance(lora, AdaptiveLoRA) else list(lora)
+    if any(other.targets != batch[0].targets for other in batch):
+        raise Video2LoRAError(
+            "The LoRAs of a batch are for different layers; predict all its references with one checkpoint."
+        )
+    lora, mode = batch[0], mode if len(batch) == 1 else BESIDE
     require_family(model, lora)
     strengths = {SPATIAL: spatial_strength, TEMPORAL: motion_strength}
-    factors = lora.factors([group for group, strength in strengths.items() if strength])
+    used_groups = [group for group, strength in strengths.items() if strength]
+    factors = lora.factors(used_groups)
     spatial = [target for target in lora.targets if target.group == SPATIAL]
     temporal = [target for target in lora.targets if target.group == TEMPORAL]
     attached = list(motion_patchers(model))
     weights = unet_weights(model)
-    motion_patch = MotionPatch(uuid.uuid4().hex, tuple(temporal), factors, motion_strength)
+    stacked = stack_factors([factors, *(other.factors(used_groups) for other in batch[1:])])
+    motion_patch = MotionPatch(uuid.uuid4().hex, tuple(temporal), factors, motion_strength, mode)
     if spatial and spatial_strength:
         require_layers(spatial, weights, "this MODEL's UNet", OTHER_BACKBONE)
     if temporal and motion_strength:
@@ -128,17 +154,25 @@ def apply_adaptive_lora(
     norms = []
     groups = [GroupReport(SPATIAL, 0, len(spatial)), GroupReport(TEMPORAL, 0, len(temporal))]
     if spatial and spatial_strength:
-        add_factors(patched, spatial, factors, spatial_strength, UNET_PREFIX)
+        choice = choose_mode(mode, spatial, weights)
+        if choice.beside:
+            add_branch_patch(patched, Branch(UNET_SCOPE, tuple(spatial), stacked, spatial_strength, BESIDE))
+        else:
+            add_factors(patched, spatial, factors, spatial_strength, UNET_PREFIX)
         norms += relative_norms(model.model, spatial, factors, weights, spatial_strength)
-        groups[0] = GroupReport(SPATIAL, len(spatial), len(spatial))
+        groups[0] = GroupReport(SPATIAL, len(spatial), len(spatial), choice=choice)
     if temporal and motion_strength:
         remember_motion_patch(patched, motion_patch)
+        if mode != MERGE:
+            add_branch_patch(patched, Branch(MOTION_SCOPE, tuple(temporal), stacked, motion_strength, mode))
         settle_motion_patches(patched)
         groups[1] = GroupReport(TEMPORAL, 0, len(temporal), waiting=True)
         for _, _, patcher in attached[:1]:
             own = linear_weights(patcher)
             norms += relative_norms(patcher.model, temporal, factors, own, motion_strength)
-            groups[1] = GroupReport(TEMPORAL, len(temporal), len(temporal))
+            groups[1] = GroupReport(
+                TEMPORAL, len(temporal), len(temporal), choice=choose_mode(mode, temporal, own)
+            )
     mean = torch.stack(norms).mean().item() if norms else 0.0
     return patched, PatchReport(tuple(groups), mean)
 
@@ -208,7 +242,10 @@ def settle_motion_patches(model: ModelPatcher) -> int:
             require_motion_layers(patcher, patch)
         own = patcher.clone()
         keep_block_settings(patcher, own)
+        weights = linear_weights(patcher)
         for patch in pending:
+            if choose_mode(patch.mode, patch.targets, weights).beside:
+                continue
             add_factors(own, list(patch.targets), patch.factors, patch.strength)
         own.set_attachments(PATCH_KEY, settled | {patch.identity for patch in pending})
         model.set_additional_models(key, [*model.additional_models[key]])

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.core.toy_training import STEPS, OffsetClips, ToyDenoiser, toy_model
+from video2lora_core.adapters import add_branch
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import AdapterBranches, Objective, TrainBatch, TrainingSettings
-from video2lora_core.training.adapters import add_branch
 from video2lora_core.training.objective import contrastive_loss, draw_noise, share_noise
 from video2lora_core.training.optimizer import WeightAverage, group_of, make_optimizer, rate_factor
 from video2lora_core.training.timesteps import ConditionBalance, loss_weights, sample_timesteps

@@ -1,7 +1,8 @@
 """Training a `Video2LoRA`: the objective, the loop and the data, without any host."""
 
-from .adapters import AdapterBranches, Denoiser
+from ..adapters import AdapterBranches
 from .batch import ClipSource, ShardedClipSource, TrainBatch
+from .denoiser import Denoiser
 from .metrics import Comparison
 from .objective import Objective
 from .processes import Processes

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..adapters import AdapterBranches, Factors
 from ..errors import Video2LoRAError
-from .adapters import AdapterBranches, Denoiser, Factors
 from .batch import TrainBatch
+from .denoiser import Denoiser
 from .processes import Processes
 from .settings import TrainingSettings
 from .timesteps import ConditionBalance, loss_weights, sample_timesteps

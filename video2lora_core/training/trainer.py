@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ..errors import Video2LoRAError
-from .adapters import Denoiser
 from .batch import ClipSource, TrainBatch, sample_references, step_generator
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from .denoiser import Denoiser
 from .metrics import ALL, Comparison, MetricsWriter, compare
 from .objective import NoiseDraw, Objective, draw_noise
 from .optimizer import WeightAverage, make_optimizer, rate_factor

@@ -4,72 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import Video2LoRAError
-
-
-class Denoiser(Protocol):
-    """A frozen video diffusion model whose Linears can carry one adaptive LoRA per video.
-
-    Videos are (B, C, F, H, W); the Linears see their rows video by video (B-major), so that the rows of one
-    video lie together. `timesteps` are whole numbers (B,) in 0 ... num_timesteps-1, higher is noisier.
-    """
-
-    @property
-    def num_timesteps(self) -> int:
-        """The length of the noise schedule."""
-        ...
-
-    def modules(self) -> dict[str, nn.Linear]:
-        """Target name -> the frozen Linear it names."""
-        ...
-
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Clean latents and unit noise (B, C, F, H, W) -> noisy latents as `forward` takes them."""
-        ...
-
-    def forward(self, noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """Noisy latents and text (B, tokens, width) -> the prediction in the model's own terms (eps, v,
-        ...).
-        """
-        ...
-
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What `forward` should give for these clean latents and this noise."""
-        ...
-
-    def signal_to_noise(self, timesteps: Tensor) -> Tensor:
-        """Variance of the signal over variance of the noise, (B,)."""
-        ...
-
-    def output_scale(self, timesteps: Tensor) -> Tensor:
-        """How far the clean-latents estimate moves per unit of prediction, (B,); sigma for an eps model."""
-        ...
-
+from .errors import Video2LoRAError
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 
-def add_branch(output: Tensor, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """output + (x downᵀ) upᵀ, row block b of the leading dimension with its own factors.
+def add_branch(
+    output: Tensor, x: Tensor, up: Tensor, down: Tensor, copies: int = 1, strength: float = 1.0
+) -> Tensor:
+    """output + strength · (x downᵀ) upᵀ, row block b of the leading dimension with its own factors.
 
-    output (B*n, ..., out) and x (B*n, ..., in) hold B equal runs of rows; up (B, out, rank), down (B, rank,
-    in). Computed in x's dtype. Raises Video2LoRAError when the leading dimension is not a multiple of B.
+    output (copies*B*n, ..., out) and x (copies*B*n, ..., in) hold B equal runs of rows, `copies` times over;
+    up (B, out, rank), down (B, rank, in). Computed in x's dtype. Raises Video2LoRAError when the leading
+    dimension is not a multiple of copies*B.
     """
-    batch = up.shape[0]
+    if up.shape[0] == 1:
+        copies = 1
+    batch = up.shape[0] * copies
     if x.shape[0] % batch:
         raise Video2LoRAError(
             f"A layer sees {x.shape[0]} rows, which {batch} references do not divide; the backbone must keep "
             "the rows of one video together."
         )
+    up, down = up.to(output.dtype), down.to(x.dtype)
+    if copies > 1:
+        up, down = up.repeat(copies, 1, 1), down.repeat(copies, 1, 1)
     rows = x.reshape(batch, -1, x.shape[-1])
-    hidden = torch.bmm(rows, down.to(x.dtype).transpose(1, 2))
+    hidden = torch.bmm(rows, down.transpose(1, 2))
     flat = output.reshape(batch, -1, output.shape[-1])
-    return torch.baddbmm(flat, hidden.to(flat.dtype), up.to(flat.dtype).transpose(1, 2)).reshape(output.shape)
+    return torch.baddbmm(flat, hidden.to(flat.dtype), up.transpose(1, 2), alpha=strength).reshape(
+        output.shape
+    )
 
 
 class AdapterBranches:
@@ -77,9 +46,13 @@ class AdapterBranches:
 
     Gradient checkpointing runs the forward pass again during backward, so factors must stay set until
     backward is done: `use` before the forward pass, `clear` after backward, or `attached` around both.
+    `copies` says how often the batch of references is repeated in the rows of a layer: once for each of the
+    conditions that a sampler puts beside each other. `strength` is a factor on all of them.
     """
 
     def __init__(self, modules: Mapping[str, nn.Linear]) -> None:
+        self.copies = 1
+        self.strength = 1.0
         self._modules = dict(modules)
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         self._handles = [
@@ -127,6 +100,8 @@ class AdapterBranches:
     def _hook(self, name: str):
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             factors = self._factors.get(name)
-            return None if factors is None else add_branch(output, inputs[0], *factors)
+            if factors is None:
+                return None
+            return add_branch(output, inputs[0], *factors, self.copies, self.strength)
 
         return hook

@@ -1,0 +1,212 @@
+"""Adaptive LoRAs beside the weights of a MODEL, where merging would lose them, or for a batch of references.
+
+A weight of few bits (fp8, int8, GGUF) has no room for a small change: merged, the LoRA drowns in the
+rounding. As a branch it is computed in the precision of the activations. The branches are forward hooks that
+exist only while a MODEL that carries them is being sampled: they are put in as sampling begins, and taken out
+as it ends, however it ends. So no other MODEL of the same weights ever meets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from ...video2lora_core.adapters import AdapterBranches, Factors
+from ...video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.spec import LayerTarget
+from .animatediff import MOTION_KEY, motion_patchers
+from .layers import MOTION_SCOPE, UNET_PREFIX, linear_weights
+
+BRANCH_KEY = "video2lora_branches"
+AUTO, MERGE, BESIDE = MODES = ("auto", "merge", "beside")
+EXACT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Whether a group of layers is merged or runs beside the weights, and why."""
+
+    beside: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{'beside the weights' if self.beside else 'merged'} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One group of layers of an applied LoRA, or of B LoRAs for B videos in one batch.
+
+    factors: target name -> (up (B, out, rank), down (B, rank, in)), alpha/rank folded into up.
+    """
+
+    scope: str
+    targets: tuple[LayerTarget, ...]
+    factors: Factors
+    strength: float
+    mode: str = AUTO
+
+    @property
+    def references(self) -> int:
+        """How many videos of a batch have a LoRA of their own."""
+        return next(iter(self.factors.values()))[0].shape[0]
+
+
+def choose_mode(mode: str, targets: Iterable[LayerTarget], weights: Mapping[str, Tensor]) -> Choice:
+    """Where the LoRA of these targets goes: `auto` merges unless a weight has too few bits for it.
+
+    Raises Video2LoRAError for an unknown mode.
+    """
+    if mode not in MODES:
+        raise Video2LoRAError(f"Unknown mode '{mode}' of an adaptive LoRA; use one of {', '.join(MODES)}.")
+    if mode != AUTO:
+        return Choice(mode == BESIDE, "as chosen")
+    kinds = sorted({weight_kind(weights[target.weight_key]) for target in targets})
+    coarse = [kind for kind in kinds if kind not in _EXACT_KINDS]
+    if coarse:
+        return Choice(True, f"weights are {coarse[0]}: merging would lose it")
+    return Choice(False, f"weights are {' and '.join(kinds)}")
+
+
+def weight_kind(weight: Tensor) -> str:
+    """How a weight is stored: a dtype such as float16, or the class of a quantised tensor."""
+    plain = type(weight) in (Tensor, nn.Parameter)
+    return _dtype_name(weight.dtype) if plain else type(weight).__name__
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+_EXACT_KINDS = frozenset(_dtype_name(dtype) for dtype in EXACT_DTYPES)
+
+
+def stack_factors(parts: Sequence[Factors]) -> Factors:
+    """Target name -> (up (B, out, rank), down (B, rank, in)) of B LoRAs of the same layers.
+
+    Lower ranks are padded with zeros; the factors of a single LoRA are not copied.
+    """
+    if len(parts) == 1:
+        return {name: (up[None], down[None]) for name, (up, down) in parts[0].items()}
+    stacked = {}
+    for name in parts[0]:
+        rank = max(part[name][0].shape[1] for part in parts)
+        ups = [pad(part[name][0], (0, rank - part[name][0].shape[1])) for part in parts]
+        downs = [pad(part[name][1], (0, 0, 0, rank - part[name][1].shape[0])) for part in parts]
+        stacked[name] = torch.stack(ups), torch.stack(downs)
+    return stacked
+
+
+def add_branch_patch(model: ModelPatcher, branch: Branch) -> None:
+    """Keep a branch on MODEL (it survives clones); it runs whenever MODEL is sampled."""
+    model.set_attachments(BRANCH_KEY, (*branches_of(model), branch))
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, BRANCH_KEY)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, BRANCH_KEY, sample_with_branches)
+
+
+def branches_of(model: ModelPatcher) -> tuple[Branch, ...]:
+    """The branches of all adaptive LoRAs that were applied to MODEL."""
+    return model.get_attachment(BRANCH_KEY) or ()
+
+
+def sample_with_branches(executor, *args, **kwargs):
+    """Sampler wrapper: the branches of the sampled MODEL are in place inside of it, and gone after it."""
+    model = executor.class_obj.model_patcher
+    with PlacedBranches(model, branches_of(model)).installed():
+        return executor(*args, **kwargs)
+
+
+class PlacedBranches:
+    """Branches with the modules of one MODEL that they stand beside, where and as that MODEL computes.
+
+    Raises Video2LoRAError for a batch of references in a MODEL whose motion module cannot take one.
+    """
+
+    def __init__(self, model: ModelPatcher, branches: Sequence[Branch]) -> None:
+        self._unet = model.model.diffusion_model
+        self._references = {branch.references for branch in branches} - {1}
+        if self._references:
+            _require_own_motion(model)
+        self._parts = [
+            ({target.name: _submodule(owner, target) for target in branch.targets}, _placed(branch, model))
+            for branch, owner in _owners(model, branches)
+        ]
+
+    @contextmanager
+    def installed(self, strength: float = 1.0) -> Iterator[None]:
+        """The branches as forward hooks, inside the block only; `strength` is a factor on each one's own."""
+        with ExitStack() as stack:
+            installed = []
+            for modules, factors in self._parts:
+                branches = AdapterBranches(modules)
+                stack.callback(branches.remove)
+                branches.strength = strength
+                branches.use(factors)
+                installed.append(branches)
+            if self._references:
+                before = _split_batch(self._references, installed)
+                stack.callback(self._unet.register_forward_pre_hook(before, with_kwargs=True).remove)
+            yield
+
+
+def _owners(model: ModelPatcher, branches: Iterable[Branch]) -> Iterator[tuple[Branch, nn.Module]]:
+    """Every branch that runs beside, with the module its targets are named from."""
+    for branch in branches:
+        if branch.scope == MOTION_SCOPE:
+            for _, _, patcher in motion_patchers(model):
+                if choose_mode(branch.mode, branch.targets, linear_weights(patcher)).beside:
+                    yield branch, patcher.model
+        else:
+            yield branch, model.model.get_submodule(UNET_PREFIX.removesuffix("."))
+
+
+def _submodule(owner: nn.Module, target: LayerTarget) -> nn.Module:
+    return owner.get_submodule(target.weight_key.removesuffix(".weight"))
+
+
+def _placed(branch: Branch, model: ModelPatcher) -> Factors:
+    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    if dtype not in EXACT_DTYPES:
+        dtype = torch.float32
+    device = model.load_device
+    placed = {}
+    for target in branch.targets:
+        up, down = branch.factors[target.name]
+        placed[target.name] = (up * branch.strength).to(device, dtype), down.to(device, dtype)
+    return placed
+
+
+def _require_own_motion(model: ModelPatcher) -> None:
+    others = [key for key, _, _ in motion_patchers(model) if key != MOTION_KEY]
+    if others:
+        raise Video2LoRAError(
+            "A batch of references needs the built-in motion module: AnimateDiff-Evolved takes a batch of "
+            "latents as the frames of one video; use Load AnimateDiff Motion Module (built-in)."
+        )
+
+
+def _split_batch(references: set[int], installed: list[AdapterBranches]):
+    """A hook before the UNet that says how its batch is made of conditions, videos and frames."""
+
+    def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        options = kwargs.get("transformer_options", {})
+        conditions = len(options.get("cond_or_uncond", (0,)))
+        videos = max(references)
+        if len(references) > 1 or args[0].shape[0] % (conditions * videos):
+            raise Video2LoRAError(
+                f"The batch has {args[0].shape[0] // conditions} frames for {videos} references; give a "
+                "latent batch of as many frames for each of them, one video after the other."
+            )
+        for branches in installed:
+            branches.copies = conditions
+        length = args[0].shape[0] // (conditions * videos)
+        return args, {**kwargs, "transformer_options": {**options, "video_length": length}}
+
+    return before
