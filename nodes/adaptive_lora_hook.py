@@ -18,8 +18,8 @@ class AdaptiveLoRAHook(io.ComfyNode):
             display_name="Adaptive LoRA Hook",
             category="Video2LoRA",
             description="Makes hooks of an adaptive LoRA, its motion part included. Schedule them with Set "
-            "Hook Keyframes, and attach them to one conditioning with Cond Set Props: the LoRA then acts only "
-            "there.",
+            "Hook Keyframes, and attach them to one conditioning with Cond Set Props: the LoRA then acts "
+            "only there.",
             inputs=[
                 AdaptiveLoRAType.Input("adaptive_lora", tooltip="From Reference Video → LoRA."),
                 strength_input("strength", "Overall strength, a factor on both others: 1 is as predicted."),

@@ -94,8 +94,8 @@ def _require_motion(model: ModelPatcher, branch: Branch) -> None:
     attached = [patcher for _, _, patcher in motion_patchers(model)]
     if not attached:
         raise Video2LoRAError(
-            f"The adaptive LoRA has {len(branch.targets)} temporal layers but no AnimateDiff motion module is "
-            "attached to the MODEL; attach one before the sampler, or set the hook's motion_strength to 0."
+            f"The adaptive LoRA has {len(branch.targets)} temporal layers but no AnimateDiff motion module "
+            "is attached to the MODEL; attach one before the sampler, or set the hook's motion_strength to 0."
         )
     for patcher in attached:
         owner = "the attached motion module"
