@@ -36,7 +36,7 @@ class DemoModels:
         self._tokens = CaptionTokens()
         with self._ready():
             self._denoiser = host_module("denoiser").HostDenoiser(model, list(self.hypernet.targets))
-            self._branches = core_module("training.adapters").AdapterBranches(self._denoiser.modules())
+            self._branches = core_module("adapters").AdapterBranches(self._denoiser.modules())
         timesteps = torch.linspace(TIMESTEPS - 1, 0, STEPS).long()
         self._ladder = list(zip(timesteps, sigma_table()[timesteps], strict=True))
 

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from .apply_adaptive_lora import strength_input
 from .host.hooks import make_hooks
 from .io_types import AdaptiveLoRAType
+from .schema import SEARCH_ALIASES, describe
 
 
 class AdaptiveLoRAHook(io.ComfyNode):
@@ -13,10 +14,12 @@ class AdaptiveLoRAHook(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to the host."""
-        return io.Schema(
+        return describe(
+            io.Schema,
             node_id="Video2LoRAAdaptiveLoRAHook",
             display_name="Adaptive LoRA Hook",
             category="Video2LoRA",
+            search_aliases=SEARCH_ALIASES,
             description="Makes hooks of an adaptive LoRA, its motion part included. Schedule them with Set "
             "Hook Keyframes, and attach them to one conditioning with Cond Set Props: the LoRA then acts "
             "only there.",

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from .backbones import relative_change
+from ..backbones import relative_change
+from .loaded import original_weights
 from .test_branch import forward_hooks
-from .test_patching import original_weights
 
 
 @pytest.fixture(scope="module")
