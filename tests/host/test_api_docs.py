@@ -1,0 +1,21 @@
+"""The Python of docs/api.md, as it stands there, on a running ComfyUI."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_documented_program_runs(server, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S)
+    assert len(blocks) == 2
+    program = "\n".join(blocks).replace("http://127.0.0.1:8188", server.url)
+    for name in ("workflows", "demo"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "docs/api.md", "exec"), {"__name__": "documented"})
+    clips = len(list((ROOT / "demo" / "references").glob("*.mp4")))
+    videos = list(tmp_path.glob("*.mp4"))
+    # The first program saves one pair, the second one a pair for each reference.
+    assert len(videos) == 2 * (1 + clips)
+    assert all(video.stat().st_size > 500 for video in videos)
