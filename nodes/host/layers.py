@@ -55,7 +55,7 @@ def list_targets(model: ModelPatcher, feed_forward: bool = False) -> list[LayerT
 def unet_weights(model: ModelPatcher) -> dict[str, torch.Tensor]:
     """The UNet's weights of two dimensions by their keys inside the diffusion model.
 
-    A motion module that another MODEL of the same UNet has left injected is not part of it.
+    A motion module that AnimateDiff-Evolved has injected is not part of it.
     """
     weights = linear_weights(model, UNET_PREFIX)
     return {key: weight for key, weight in weights.items() if ".temporal_transformer." not in key}
@@ -64,8 +64,10 @@ def unet_weights(model: ModelPatcher) -> dict[str, torch.Tensor]:
 def linear_weights(patcher: ModelPatcher, prefix: str = "") -> dict[str, torch.Tensor]:
     """A patcher's unpatched weights of two dimensions below `prefix`, by their keys without it."""
     weights = {}
-    for key, weight in patcher.model_state_dict(filter_prefix=prefix or None).items():
-        if key.endswith(".weight") and weight.ndim == 2:
+    # Not by the patcher's own state dict: it ejects and injects by a flag that is stale in clones of a loaded
+    # MODEL, and so leaves AnimateDiff-Evolved's modules in the UNet that all of them share.
+    for key, weight in patcher.model.state_dict().items():
+        if key.startswith(prefix) and key.endswith(".weight") and weight.ndim == 2:
             backup = patcher.backup.get(key)
             weights[key[len(prefix) :]] = weight if backup is None else backup.weight
     return weights

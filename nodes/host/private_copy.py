@@ -63,7 +63,11 @@ def private_copy(model: ModelPatcher) -> tuple[nn.Module, dict[int, Any]]:
 
 @contextmanager
 def _injected(model: ModelPatcher) -> Iterator[None]:
-    """What other packs put between the UNet's layers is there inside the block."""
+    """What other packs put between the UNet's layers is there inside the block.
+
+    Ejected first: a clone of a loaded MODEL says that it is injected when it is not any more.
+    """
+    model.eject_model()
     model.inject_model()
     try:
         yield
