@@ -40,7 +40,7 @@ class AnimateDiffLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, motion_module_name: str) -> bool | str:
+    def validate_inputs(cls, motion_module_name: str | None) -> bool | str:
         """Refuse before execution what can not be loaded; the sentence appears on the node."""
         folder = files.MOTION_MODELS
         return weights_problem(folder, motion_module_name, FileKind.MOTION_MODULE) or True

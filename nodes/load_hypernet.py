@@ -45,9 +45,12 @@ class LoadVideo2LoRAHypernet(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, hypernet_name: str, aux_name: str) -> bool | str:
-        """Refuse before execution what can not be loaded; the sentence appears on the node."""
-        return hypernet_problem(hypernet_name, aux_name) or True
+    def validate_inputs(cls, hypernet_name: str | None) -> bool | str:
+        """Refuse before execution what can not be loaded; the sentence appears on the node.
+
+        The host repeats the sentence for every input named here, so one is: pairs are checked in `execute`.
+        """
+        return hypernet_problem(hypernet_name) or True
 
     @classmethod
     def fingerprint_inputs(cls, hypernet_name: str, aux_name: str) -> str:

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..video2lora_core.frames import ClipChoice
 from .host.prediction import check_vae, predict_from_reference
-from .host.reference_video import read_reference
+from .host.reference_video import read_reference, require_one_clip
 from .io_types import AdaptiveLoRAType, Hypernet
 from .schema import SEARCH_ALIASES, describe
 
@@ -106,17 +106,14 @@ class ReferenceVideoToLoRA(io.ComfyNode):
     def validate_inputs(
         cls, hypernet: Any = None, frames: Any = _UNLINKED, video: Any = _UNLINKED
     ) -> bool | str:
-        """Refuse before execution when not exactly one of frames and video is linked.
+        """Refuse before execution when neither frames nor video is linked.
 
-        The host passes None for a linked input here and leaves an unlinked one out. `hypernet`, which is
-        always linked, is asked for so that the host has an input to attach the sentence to.
+        The host passes None for a linked input here and leaves an unlinked one out. It repeats the sentence
+        for every input that is there and named here: `hypernet` is, which is always linked. Two clips, and a
+        constant for one, are refused in `execute`.
         """
         if frames is _UNLINKED and video is _UNLINKED:
             return "Link a reference clip: either an image batch to 'frames' or a video to 'video'."
-        if any(value is not _UNLINKED and value is not None for value in (frames, video)):
-            return "'frames' and 'video' must be linked to a node that gives a clip; they take no value."
-        if frames is not _UNLINKED and video is not _UNLINKED:
-            return "Both 'frames' and 'video' are linked: unlink the one that is not the reference clip."
         return True
 
     @classmethod
@@ -133,6 +130,7 @@ class ReferenceVideoToLoRA(io.ComfyNode):
         video: Any = None,
     ) -> io.NodeOutput:
         """Choose and fit the frames, encode them, and predict."""
+        require_one_clip(frames, video)
         choice = ClipChoice(
             count=frame_count or MAX_FRAMES,
             start=start,

@@ -133,7 +133,7 @@ class LoadAdaptiveLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, lora_name: str) -> bool | str:
+    def validate_inputs(cls, lora_name: str | None) -> bool | str:
         """Refuse before execution what can not be loaded; the sentence appears on the node."""
         return saved_problem(lora_name) or True
 

@@ -40,7 +40,7 @@ class LoadSmallCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint_name: str) -> bool | str:
+    def validate_inputs(cls, checkpoint_name: str | None) -> bool | str:
         """Refuse before execution what can not be loaded; the sentence appears on the node."""
         return weights_problem(files.BACKBONES, checkpoint_name, FileKind.CHECKPOINT) or True
 

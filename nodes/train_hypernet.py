@@ -2,9 +2,8 @@
 
 from comfy_api.latest import io, ui
 
-from ..video2lora_core.errors import Video2LoRAError
 from ..video2lora_core.training.settings import TrainingSettings
-from .host.train_graph import make_job, train_in_graph
+from .host.train_graph import make_job, settings_problem, train_in_graph
 from .io_types import Hypernet
 from .schema import SEARCH_ALIASES, describe
 
@@ -130,8 +129,8 @@ class TrainVideo2LoRA(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="More settings as TOML (or JSON) with the sections [data], [hypernet] and "
-                    "[training]; `python train.py --help` lists all of them. What has a widget above is "
-                    "taken from there.",
+                    "[training]; as in docs/train.toml. What has a widget above is taken from there."
+                    " An unknown name is answered with the known ones.",
                 ),
                 Hypernet.Input(
                     "start_from",
@@ -146,13 +145,12 @@ class TrainVideo2LoRA(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str, dataset: str, settings: str) -> bool | str:
-        """Refuse before execution names that can not be used and settings that do not parse."""
-        try:
-            make_job(name, dataset, settings)
-        except Video2LoRAError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, settings: str | None) -> bool | str:
+        """Refuse before execution settings that do not parse; names are checked as `execute` begins.
+
+        The host repeats the sentence for every input named here, so one is.
+        """
+        return settings_problem(settings) or True
 
     @classmethod
     def execute(

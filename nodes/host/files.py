@@ -16,9 +16,14 @@ from safetensors import SafetensorError
 from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.checkpoint import describe_native
+from ...video2lora_core.files.digest import DIGEST_KEY, digest_of
 from ...video2lora_core.files.kinds import FileKind, file_kind, wrong_kind
-from ...video2lora_core.files.official import describe_official
-from ...video2lora_core.files.safetensors_io import SafetensorsHeader, read_header
+from ...video2lora_core.files.safetensors_io import (
+    SafetensorsHeader,
+    changed_since_written,
+    read_header,
+    shown,
+)
 
 HYPERNETS = "video2lora"
 ADAPTIVE_LORAS = "video2lora_loras"
@@ -27,6 +32,9 @@ MOTION_MODELS = "animatediff_models"
 FOLDERS = (HYPERNETS, ADAPTIVE_LORAS, BACKBONES, MOTION_MODELS)
 EXTENSION = ".safetensors"
 NO_FILE = "none"
+WEIGHT_TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+# What public checkpoints hold beside weights.
+COUNTERS = (".position_ids", "num_updates")
 
 _DEMO = Path(__file__).resolve().parents[2] / "demo"
 _DEMO_MODELS = _DEMO / "models"
@@ -85,26 +93,23 @@ def example_clip(name: str) -> Path:
 def combo_options(folder: str) -> list[str]:
     """Return `list_files(folder)`, or one line that says where to put a file when there is none.
 
-    An empty combo shows nothing at all in the frontend; the line is refused by `check_file`.
+    An empty combo shows nothing at all in the frontend; the line is refused by `resolve_file`.
     """
     return list_files(folder) or [_empty_hint(folder)]
-
-
-def check_file(folder: str, name: str) -> str | None:
-    """Return the sentence that says why `name` can not be read from `folder`, or None when it can."""
-    try:
-        resolve_file(folder, name)
-    except Video2LoRAError as error:
-        return str(error)
-    return None
 
 
 def resolve_file(folder: str, name: str) -> Path:
     """Return the path of a safetensors file inside one of the configured paths of `folder`.
 
+    A link in the folder may lead into any folder that the host is configured with, and nowhere else.
+
     Raises:
-        Video2LoRAError: the name points outside the folder, is of another kind, or does not exist.
+        Video2LoRAError: the name is none, leads outside, is of another kind, or does not exist.
     """
+    if not isinstance(name, str):
+        raise Video2LoRAError(
+            f"{str(name)[:100]!r} is no file name: choose a file of models/{folder} by its name."
+        )
     if name == _empty_hint(folder):
         raise Video2LoRAError(f"There is no model to choose: {_empty_hint(folder)}.")
     if not stays_inside(name):
@@ -118,7 +123,22 @@ def resolve_file(folder: str, name: str) -> Path:
         raise Video2LoRAError(
             f"'{name}' does not exist in models/{folder}: put the file there and press R to refresh the list."
         )
+    if not in_configured_folders(path):
+        raise Video2LoRAError(
+            f"'{name}' in models/{folder} is a link that leads outside ComfyUI's folders: copy the file, or "
+            "add its own folder to extra_model_paths.yaml."
+        )
     return Path(path)
+
+
+def in_configured_folders(path: str | os.PathLike) -> bool:
+    """Whether a path, all links followed, lies in a folder that ComfyUI is configured to read or write."""
+    folders = [folder_paths.get_input_directory(), folder_paths.get_output_directory()]
+    folders += [folder_paths.get_temp_directory(), folder_paths.models_dir]
+    for paths, _ in folder_paths.folder_names_and_paths.values():
+        folders += paths
+    real = Path(path).resolve()
+    return any(real.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def stays_inside(name: str) -> bool:
@@ -180,7 +200,7 @@ def read_weights(path: str | os.PathLike, wanted: FileKind) -> tuple[dict[str, t
 
     Shows the host's progress bar and honours its Interrupt: checking the values is what reads a large file.
     Raises Video2LoRAError for another extension, a missing, truncated or malformed file, a file of another
-    kind, and NaN or infinite weights.
+    kind, content that its own hash does not fit, and NaN or infinite weights.
     """
     name = os.path.basename(path)
     header = checked_header(path, wanted)
@@ -188,6 +208,9 @@ def read_weights(path: str | os.PathLike, wanted: FileKind) -> tuple[dict[str, t
         tensors = comfy.utils.load_torch_file(os.fspath(path), safe_load=True)
     except (SafetensorError, ValueError, OSError) as error:
         raise Video2LoRAError(f"'{name}' cannot be read ({error}); copy or download it again.") from error
+    own_hash = header.metadata.get(DIGEST_KEY)
+    if own_hash is not None and own_hash != digest_of(tensors, header.metadata):
+        raise changed_since_written(name)
     progress = comfy.utils.ProgressBar(len(tensors))
     for key, tensor in tensors.items():
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -200,11 +223,14 @@ def read_weights(path: str | os.PathLike, wanted: FileKind) -> tuple[dict[str, t
     return tensors, dict(header.metadata)
 
 
-def weights_problem(folder: str, name: str, wanted: FileKind) -> str | None:
+def weights_problem(folder: str, name: str | None, wanted: FileKind) -> str | None:
     """The sentence that says why a file of a model folder cannot be what is wanted; None when it can.
 
-    Only the header is read, so that a graph can be refused before it runs.
+    Only the header is read, so that a graph can be refused before it runs. A name that is not known before
+    the graph runs (None: the widget is linked) has no problem yet.
     """
+    if name is None:
+        return None
     try:
         checked_header(resolve_file(folder, name), wanted)
     except Video2LoRAError as error:
@@ -213,7 +239,9 @@ def weights_problem(folder: str, name: str, wanted: FileKind) -> str | None:
 
 
 def checked_header(path: str | os.PathLike, wanted: FileKind) -> SafetensorsHeader:
-    """The header of a safetensors file of one kind; raises Video2LoRAError for any other file."""
+    """The header of a safetensors file of one kind; raises Video2LoRAError for any other file, and for
+    tensors that are no floating-point weights.
+    """
     if not os.fspath(path).lower().endswith(".safetensors"):
         raise Video2LoRAError(
             f"'{os.path.basename(path)}' is not a .safetensors file; only .safetensors files are read."
@@ -221,6 +249,12 @@ def checked_header(path: str | os.PathLike, wanted: FileKind) -> SafetensorsHead
     header = read_header(path)
     if file_kind(header) is not wanted:
         raise wrong_kind(header, wanted.value)
+    for key, info in header.tensors.items():
+        if info.dtype not in WEIGHT_TYPES and 0 not in info.shape and not key.endswith(COUNTERS):
+            raise Video2LoRAError(
+                f"{header.path.name} stores {shown(key)} as {info.dtype}, which is no type of weights that "
+                "can be used here; get the file in F16, BF16 or F32."
+            )
     return header
 
 
@@ -233,14 +267,17 @@ def load_hypernet(hypernet_name: str, aux_name: str = NO_FILE) -> Video2LoRA:
     return Video2LoRA.load(*(resolve_file(HYPERNETS, name) for name in _chosen(hypernet_name, aux_name)))
 
 
-def hypernet_problem(hypernet_name: str, aux_name: str = NO_FILE) -> str | None:
-    """Return why the files can not be loaded, as far as their headers show it, or None."""
+def hypernet_problem(hypernet_name: str | None) -> str | None:
+    """Return why the file can not be loaded, as far as its header shows it, or None.
+
+    The hypernetwork half of the authors' pair has no problem of its own. None: the widget is linked.
+    """
+    if hypernet_name is None:
+        return None
     try:
-        headers = [read_header(resolve_file(HYPERNETS, name)) for name in _chosen(hypernet_name, aux_name)]
-        if len(headers) == 1:
-            describe_native(headers[0])
-        else:
-            describe_official(*headers)
+        header = read_header(resolve_file(HYPERNETS, hypernet_name))
+        if file_kind(header) is not FileKind.OFFICIAL_HYPERNETWORK:
+            describe_native(header)
     except Video2LoRAError as error:
         return str(error)
     return None

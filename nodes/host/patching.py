@@ -11,6 +11,7 @@ sampling begins.
 
 from __future__ import annotations
 
+import math
 import os
 import uuid
 import weakref
@@ -126,7 +127,7 @@ def apply_adaptive_lora(
     merging would lose the LoRA. Several LoRAs for the same layers are for as many videos in one latent batch,
     each its own, and always run beside.
     Raises Video2LoRAError, and patches nothing, when MODEL is of another backbone family, or when a layer
-    of the LoRA is missing or of another shape.
+    of the LoRA is missing or of another shape, or a strength is not finite.
     """
     batch = [lora] if isinstance(lora, AdaptiveLoRA) else list(lora)
     if any(other.targets != batch[0].targets for other in batch):
@@ -136,6 +137,11 @@ def apply_adaptive_lora(
     lora, mode = batch[0], mode if len(batch) == 1 else BESIDE
     require_family(model, lora)
     strengths = {SPATIAL: spatial_strength, TEMPORAL: motion_strength}
+    for group, strength in strengths.items():
+        if not math.isfinite(strength):
+            raise Video2LoRAError(
+                f"The strength for the {group} layers is {strength}; give finite numbers, 1 is as predicted."
+            )
     used_groups = [group for group, strength in strengths.items() if strength]
     factors = lora.factors(used_groups)
     spatial = [target for target in lora.targets if target.group == SPATIAL]

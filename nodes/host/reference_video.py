@@ -27,10 +27,7 @@ def read_reference(frames: Tensor | None, video: Any | None, choice: ClipChoice)
     Raises:
         Video2LoRAError: no clip or two, or a clip that can not be read; the sentence says which.
     """
-    if (frames is None) == (video is None):
-        raise Video2LoRAError(
-            "Link a reference clip: either an image batch to 'frames' or a video to 'video'."
-        )
+    require_one_clip(frames, video)
     fitted = choice.take(frames) if frames is not None else _read_video(video, choice)
     if fitted.shape[0] == 1:
         logging.warning(
@@ -39,6 +36,22 @@ def read_reference(frames: Tensor | None, video: Any | None, choice: ClipChoice)
     elif fitted.shape[0] < choice.count:
         logging.info("Video2LoRA: the reference clip gives %d frames.", fitted.shape[0])
     return fitted
+
+
+def require_one_clip(frames: Any, video: Any) -> None:
+    """Raise Video2LoRAError unless exactly one of the two is given, and is what its socket takes."""
+    if frames is None and video is None:
+        raise Video2LoRAError(
+            "Link a reference clip: either an image batch to 'frames' or a video to 'video'."
+        )
+    if frames is not None and video is not None:
+        raise Video2LoRAError(
+            "Both 'frames' and 'video' are linked: unlink the one that is not the reference clip."
+        )
+    if not (isinstance(frames, Tensor) or hasattr(video, "get_components")):
+        raise Video2LoRAError(
+            "'frames' and 'video' must be linked to a node that gives a clip; they take no value."
+        )
 
 
 def _read_video(video: Any, choice: ClipChoice) -> Tensor:

@@ -45,8 +45,10 @@ def load_adaptive_lora(name: str, hypernet: Video2LoRA) -> AdaptiveLoRA:
     return AdaptiveLoRA.load(resolve_file(ADAPTIVE_LORAS, name), hypernet)
 
 
-def saved_problem(name: str) -> str | None:
-    """Why the file can not be loaded, as far as its header shows it, or None."""
+def saved_problem(name: str | None) -> str | None:
+    """Why the file can not be loaded, as far as its header shows it, or None; also for None, a link."""
+    if name is None:
+        return None
     try:
         describe_compact(read_header(resolve_file(ADAPTIVE_LORAS, name)))
     except Video2LoRAError as error:

@@ -87,6 +87,15 @@ def make_job(name: str, dataset: str, settings: str, **widgets: object) -> Train
     return TrainingJob(sections["data"], sections["hypernet"], sections["training"], folder, resume=True)
 
 
+def settings_problem(settings: str | None) -> str | None:
+    """Why the node's text of settings can not be used, or None; also for None, when the widget is linked."""
+    try:
+        parse_config(settings or "", SECTIONS, "The settings", (settings or "").lstrip().startswith("{"))
+    except Video2LoRAError as error:
+        return str(error)
+    return None
+
+
 def dataset_path(dataset: str) -> Path:
     """A dataset by its name in ComfyUI's input folder. Raises Video2LoRAError when it points out of it."""
     names = (PurePosixPath(dataset), PureWindowsPath(dataset))

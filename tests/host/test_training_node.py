@@ -133,5 +133,5 @@ def test_a_foreign_model_of_the_same_name_is_not_overwritten(host, parts):
 
 def test_validation_happens_before_execution(host):
     node = host.node_classes["Video2LoRATrainHypernet"]
-    assert node.validate_inputs(name="ok", dataset="clips", settings="") is True
-    assert "can not be used" in node.validate_inputs(name="a/b", dataset="clips", settings="")
+    assert node.validate_inputs(settings="") is True
+    assert "did you mean steps" in node.validate_inputs(settings="[training]\nstep = 1\n")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -29,9 +30,15 @@ def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
     known = {field.name: field for field in dataclasses.fields(kind)}
     unknown = [name for name in values if name not in known]
     if unknown:
-        raise Video2LoRAError(f"{where} has the unknown setting '{unknown[0]}'; --help lists all of them.")
+        raise Video2LoRAError(f"{where} has the unknown setting '{unknown[0]}'; {nearest(unknown[0], known)}")
     types = get_type_hints(kind)
     return kind(**{name: _checked(known[name], types[name], value, where) for name, value in values.items()})
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Advice for a name that is not known: the nearest ones, or all of them where none is near."""
+    close = difflib.get_close_matches(str(name)[:100], known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"use one of {', '.join(known)}."
 
 
 def read_config(path: Path, sections: Mapping[str, type]) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def parse_config(
     """
     try:
         tables = json.loads(text) if is_json else _read_toml(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Video2LoRAError(f"{where} does not parse: {error}.") from error
     if not isinstance(tables, dict):
         raise Video2LoRAError(f"{where} must hold sections: {', '.join(sections)}.")
@@ -103,6 +110,8 @@ def _read_toml(text: str) -> dict[str, Any]:
 def _checked(field: dataclasses.Field, kind: Any, value: Any, where: str) -> Any:
     default = field.default_factory() if field.default is dataclasses.MISSING else field.default
     expected = type(default)
+    if type(value) in (int, float) and not -(2**63) <= value < 2**63:
+        raise Video2LoRAError(f"{where}: {field.name} must be a finite number of sane size.")
     if expected is float and type(value) is int:
         value = float(value)
     if expected is tuple:
