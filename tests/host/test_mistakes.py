@@ -171,3 +171,15 @@ def test_weights_of_another_type_of_numbers_are_refused_before_execution(models,
         assert "which is no type of weights" in sentence
         odd.unlink()
     lives(models)
+
+
+def test_the_client_raises_for_an_output_that_was_refused_while_another_ran(models):
+    prompt = shown(loaders(hypernet={"hypernet_name": "missing.safetensors"}), "hypernet")
+    prompt["image"] = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1}}
+    prompt["image"]["inputs"]["color"] = 0
+    prompt["seen"] = {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}}
+    assert models.post_prompt(prompt)[0] == 200
+    with pytest.raises(
+        PromptFailed, match=r"some outputs did not run: .*'missing\.safetensors' does not exist"
+    ):
+        models.run(prompt)

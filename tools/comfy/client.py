@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
 
 
 class PromptFailed(RuntimeError):
-    """A queued prompt ended in an error, was interrupted, or was refused with 400."""
+    """A queued prompt ended in an error, was interrupted, or was refused, wholly or for some outputs."""
 
 
 class ComfyClient:
@@ -60,7 +60,11 @@ class ComfyClient:
         return self.get_json("/object_info" + (f"/{urllib.parse.quote(node)}" if node else ""))
 
     def post_prompt(self, prompt: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Queue a graph in API format; returns the HTTP status (400 if refused) and the answer."""
+        """Queue a graph in API format; returns the HTTP status and the answer.
+
+        The status is 400 when nothing of it can run. With one output that can the host answers 200, runs that
+        one, and says in the answer's `node_errors` why the others do not.
+        """
         status, content = self._request("/prompt", {"prompt": prompt, "client_id": self.client_id})
         return status, json.loads(content)
 
@@ -93,7 +97,8 @@ class ComfyClient:
             The prompt's history: ``outputs`` by node id, ``status``.
 
         Raises:
-            PromptFailed: refused, failed in a node (the message names it), or interrupted.
+            PromptFailed: refused, failed in a node (the message names it), interrupted, or ended without
+                some of its outputs because they were refused.
             TimeoutError: not finished in time.
         """
         deadline = time.monotonic() + timeout
@@ -107,6 +112,8 @@ class ComfyClient:
             self._follow(socket, prompt_id, deadline, on_event)
         finally:
             socket.close()
+        if answer.get("node_errors"):
+            raise PromptFailed(f"some outputs did not run: {refusal(answer)}")
         return self._history(prompt_id, deadline)
 
     def _follow(self, socket, prompt_id: str, deadline: float, on_event) -> None:
@@ -144,10 +151,9 @@ class ComfyClient:
 
 
 def refusal(answer: dict[str, Any]) -> str:
-    """One readable line of a 400 answer of ``/prompt``: the host's error and each node's own."""
-    parts = [
-        answer.get("error", {}).get("message", "") if isinstance(answer.get("error"), dict) else str(answer)
-    ]
+    """One readable line of what ``/prompt`` refuses: the host's error, where all is, and each node's own."""
+    error = answer.get("error", {})
+    parts = [error.get("message", "") if isinstance(error, dict) else str(error)]
     for node_id, node in (answer.get("node_errors") or {}).items():
         for error in node.get("errors", []):
             parts.append(
