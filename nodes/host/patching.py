@@ -27,7 +27,7 @@ from ...video2lora_core.adaptive_lora import AdaptiveLoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.spec import SPATIAL, TEMPORAL, LayerTarget
 from .animatediff import attach_motion_model, clone_model, keep_block_settings, motion_patchers
-from .branch import AUTO, BESIDE, MERGE, Branch, Choice, add_branch_patch, choose_mode, stack_factors
+from .branch import AUTO, BESIDE, MERGE, Branch, add_branch_patch, choose_mode, stack_factors
 from .layers import (
     MOTION_SCOPE,
     UNET_PREFIX,
@@ -37,51 +37,7 @@ from .layers import (
     require_layers,
     unet_weights,
 )
-
-
-@dataclass(frozen=True)
-class GroupReport:
-    """One group of layers: how many were patched, of how many the LoRA has."""
-
-    name: str
-    patched: int
-    total: int
-    waiting: bool = False
-    choice: Choice | None = None
-
-    def __str__(self) -> str:
-        if self.waiting:
-            return f"{self.name} 0 of {self.total}: waiting for a motion module"
-        if self.total and not self.patched:
-            return f"{self.name} 0 of {self.total}: strength 0"
-        return f"{self.name} {self.patched} of {self.total}"
-
-
-@dataclass(frozen=True)
-class PatchReport:
-    """Layers patched by group, and the mean over them of ‖ΔW‖ / ‖W‖ (Frobenius norms, strength included)."""
-
-    groups: tuple[GroupReport, ...]
-    mean_relative_norm: float
-
-    @property
-    def patched(self) -> int:
-        """How many layers were patched."""
-        return sum(group.patched for group in self.groups)
-
-    @property
-    def total(self) -> int:
-        """How many layers the LoRA has."""
-        return sum(group.total for group in self.groups)
-
-    def __str__(self) -> str:
-        groups = ", ".join(str(group) for group in self.groups if group.total)
-        modes = "".join(f"; {group.name} {group.choice}" for group in self.groups if group.choice)
-        return (
-            f"{self.patched} of {self.total} layers patched ({groups}), "
-            f"mean relative norm {self.mean_relative_norm:.4g}{modes}"
-        )
-
+from .patch_report import GroupReport, PatchReport
 
 PATCH_KEY = "video2lora_motion_patches"
 OTHER_BACKBONE = (
