@@ -37,7 +37,8 @@ class BlendAdaptiveLoRA(io.ComfyNode):
                     options=list(SPACES),
                     tooltip="predictions: the predicted numbers are added, so that weights 0.5 and 0.5 give "
                     "something between two references, of the same small rank. changes: what each one does "
-                    "to the weights is added, exactly as if several Apply nodes stood in a row.",
+                    "to the weights is added, exactly as if several Apply nodes stood in a row; choose it to "
+                    "subtract.",
                 ),
                 *_loras(required=2),
                 *[

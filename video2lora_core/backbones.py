@@ -2,12 +2,13 @@
 
 The authors' code walks the backbone's modules, so targets stand in the order in which modules are registered.
 Names are module paths with `_` for `.`; the tables below give the paths back and their order: for CogVideoX
-that of diffusers' transformer, for AnimateDiff that of ComfyUI's UNet, then the motion module's down, up and
-mid blocks.
+that of diffusers' transformer, for Wan that of the original model, for AnimateDiff that of ComfyUI's UNet,
+then the motion module's down, up and mid blocks. Models of Wan share their names: their sizes tell them
+apart.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from .spec import SPATIAL, TEMPORAL
@@ -27,11 +28,30 @@ class OrderedLayer:
 
 @dataclass(frozen=True)
 class BackboneOrder:
-    """A backbone family whose module order is known."""
+    """A backbone family whose module order is known.
+
+    latent_scale and reference_range: how the authors' code feeds the reference to the hypernetwork.
+    latent_channels: of the family where names do not tell it apart, else None. head: the output layer's flat
+    name and rows, for the same. only_with: a part of a name that some layer must have (after "no ": none).
+    """
 
     backbone: str
     latent_scale: float
     parse: Callable[[str], OrderedLayer | None]
+    reference_range: tuple[float, float] = (0.0, 1.0)
+    latent_channels: int | None = None
+    head: tuple[str, int] | None = None
+    only_with: str = ""
+
+    def has(self, sizes: Mapping[str, tuple[int, ...]], latent_channels: int) -> bool:
+        """Whether layers (flat name -> (in, out, ...)) and latents are of this family's sizes."""
+        if self.latent_channels not in (None, latent_channels):
+            return False
+        if self.head and self.head[0] in sizes and sizes[self.head[0]][1] != self.head[1]:
+            return False
+        part = self.only_with.removeprefix("no ")
+        found = any(part in name for name in sizes)
+        return not part or found != self.only_with.startswith("no ")
 
 
 def _flat(path: str) -> str:
@@ -69,6 +89,35 @@ def _parse_cogvideox(flat: str) -> OrderedLayer | None:
     block = int(match[1])
     place, path = _COGVIDEOX_INNER[match[2]]
     return OrderedLayer(f"unet.transformer_blocks.{block}.{path}", SPATIAL, (1, block, place))
+
+
+_WAN_HEAD = (
+    "text_embedding.0", "text_embedding.2", "time_embedding.0", "time_embedding.2", "time_projection.1",
+)  # fmt: skip
+_WAN_TAIL = ("head.head", "img_emb.proj.1", "img_emb.proj.3")
+_WAN_ATTENTION = ("q", "k", "v", "o")
+_WAN_INNER = _places(
+    (
+        *(f"self_attn.{layer}" for layer in _WAN_ATTENTION),
+        *(f"cross_attn.{layer}" for layer in (*_WAN_ATTENTION, "k_img", "v_img")),
+        *("ffn.0", "ffn.2"),
+    )
+)
+_WAN_PLAIN = {_flat(path): (0, place, 0, path) for place, path in enumerate(_WAN_HEAD)} | {
+    _flat(path): (2, place, 0, path) for place, path in enumerate(_WAN_TAIL)
+}
+
+
+def _parse_wan(flat: str) -> OrderedLayer | None:
+    if flat in _WAN_PLAIN:
+        *place, path = _WAN_PLAIN[flat]
+        return OrderedLayer(f"unet.{path}", SPATIAL, tuple(place))
+    match = re.fullmatch(r"blocks_(\d{1,4})_(\w+)", flat)
+    if match is None or match[2] not in _WAN_INNER:
+        return None
+    block = int(match[1])
+    place, path = _WAN_INNER[match[2]]
+    return OrderedLayer(f"unet.blocks.{block}.{path}", SPATIAL, (1, block, place))
 
 
 _SECTIONS = {
@@ -129,18 +178,62 @@ def _parse_animatediff(flat: str) -> OrderedLayer | None:
     )
 
 
-# Latent scales: the VAE configurations published with CogVideoX-5B and Stable Diffusion 1.5.
+# Latent scales: the VAE configurations published with CogVideoX-5B and Stable Diffusion 1.5; the authors' way
+# for Wan takes its VAE's latents as they are, and unlike the others shows the VAE pixels in [-1, 1].
+_WAN = {"latent_scale": 1.0, "parse": _parse_wan, "reference_range": (-1.0, 1.0)}
+_WAN_16 = _WAN | {"latent_channels": 16, "head": ("head_head", 64)}
 KNOWN_ORDERS = (
     BackboneOrder("cogvideox", 0.7, _parse_cogvideox),
     BackboneOrder("sd1", 0.18215, _parse_animatediff),
+    BackboneOrder("wan22_t2v", latent_channels=48, head=("head_head", 192), **_WAN),
+    BackboneOrder("wan21_t2v", only_with="no k_img", **_WAN_16),
+    BackboneOrder("wan21_i2v", only_with="k_img", **_WAN_16),
 )
 
 
-def known_order(flat_names: Iterable[str]) -> tuple[BackboneOrder, dict[str, OrderedLayer]] | None:
-    """The family that has all names, with flat name -> layer in module order; None when no family has."""
-    flat_names = list(flat_names)
+def known_order(
+    sizes: Mapping[str, tuple[int, ...]], latent_channels: int
+) -> tuple[BackboneOrder, dict[str, OrderedLayer]] | None:
+    """The family that has all layers, with flat name -> layer in module order; None when no family has.
+
+    sizes: flat name -> (in_features, out_features, ...). latent_channels: of the hypernetwork's input.
+    """
     for order in KNOWN_ORDERS:
-        layers = {flat: order.parse(flat) for flat in flat_names}
-        if all(layer is not None for layer in layers.values()):
+        layers = {flat: order.parse(flat) for flat in sizes}
+        if all(layer is not None for layer in layers.values()) and order.has(sizes, latent_channels):
             return order, dict(sorted(layers.items(), key=lambda item: item[1].place))
     return None
+
+
+def has_wide_heads(backbone: str) -> bool:
+    """Whether the authors' code for a family counts heads by the later rule: on its path for Wan."""
+    return backbone.startswith("wan")
+
+
+def diffusers_wan_path(path: str) -> str:
+    """A path inside ComfyUI's (the original) Wan model as diffusers' WanTransformer3DModel names it."""
+    if path in _WAN_IN_DIFFUSERS:
+        return _WAN_IN_DIFFUSERS[path]
+    block, _, inner = path.partition(".self_attn.")
+    attention = "attn1"
+    if not inner:
+        block, _, inner = path.partition(".cross_attn.")
+        attention = "attn2"
+    if inner:
+        return f"{block}.{attention}.{_WAN_LAYERS_IN_DIFFUSERS[inner]}"
+    return path.replace(".ffn.0", ".ffn.net.0.proj").replace(".ffn.2", ".ffn.net.2")
+
+
+_WAN_LAYERS_IN_DIFFUSERS = {
+    "q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "k_img": "add_k_proj", "v_img": "add_v_proj",
+}  # fmt: skip
+_WAN_IN_DIFFUSERS = {
+    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
+    "text_embedding.2": "condition_embedder.text_embedder.linear_2",
+    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+    "time_embedding.2": "condition_embedder.time_embedder.linear_2",
+    "time_projection.1": "condition_embedder.time_proj",
+    "img_emb.proj.1": "condition_embedder.image_embedder.ff.net.0.proj",
+    "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
+    "head.head": "proj_out",
+}

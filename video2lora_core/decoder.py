@@ -102,9 +102,17 @@ Progress = Callable[[int, int], None]
 HEAD_INIT_STD = 1e-3
 
 
-def head_count(size: int) -> int:
-    """Heads for width `size`: double from 1 while it divides and heads are wider than 64, then halve once."""
+def head_count(size: int, wide: bool = False) -> int:
+    """Heads for width `size`: double from 1 while it divides and heads are wider than 64, then halve once.
+
+    wide: the authors' later rule, double while heads of at least 64 divide `size`. The two differ only for
+    64 times a power of two.
+    """
     heads = 1
+    if wide:
+        while size % (2 * heads) == 0 and size // (2 * heads) >= 64:
+            heads *= 2
+        return heads
     while size % heads == 0 and size // heads > 64:
         heads *= 2
     return max(heads // 2, 1)
@@ -216,11 +224,11 @@ class FoldedBlock:
 class WeightDecoder(nn.Module):
     """Position code, decoder blocks and the head that adds to the predicted weights at every iteration."""
 
-    def __init__(self, size: int, num_targets: int, blocks: int) -> None:
+    def __init__(self, size: int, num_targets: int, blocks: int, wide_heads: bool = False) -> None:
         super().__init__()
         self.size = size
         self.num_targets = num_targets
-        self.heads = head_count(size)
+        self.heads = head_count(size, wide_heads)
         self.register_buffer("block_pos_emb", sinusoid_table(2 * num_targets, size))
         self.pos_emb_proj = nn.Linear(size, size, bias=False)
         self.decoder_model = nn.ModuleList(DecoderBlock(size) for _ in range(blocks))

@@ -45,6 +45,7 @@ class HyperNetwork(nn.Module):
     latent_channels: channels C of the latents. num_targets: N. decoder_blocks, sample_iters: depth and
     default number of refinements. context: what precedes the decoder. base_weights: add a learned constant
     per layer, its down half random, its up half zero: no effect at first, but a gradient, as LoRAs start.
+    wide_heads: count the decoder's heads by the authors' later rule, see `head_count`.
 
     Raises Video2LoRAError for sizes below 1.
     """
@@ -60,6 +61,7 @@ class HyperNetwork(nn.Module):
         sample_iters: int = 4,
         context: ContextConfig | None = None,
         base_weights: bool = False,
+        wide_heads: bool = False,
     ) -> None:
         super().__init__()
         sizes = {
@@ -82,7 +84,7 @@ class HyperNetwork(nn.Module):
         self.context_encoder = make_context(latent_channels, self.context_config)
         self.feature_proj = nn.Linear(self.context_encoder.out_channels, self.size, bias=False)
         self.register_buffer("block_pos_emb", sinusoid_table(2 * num_targets, self.size))
-        self.decoder_model = WeightDecoder(self.size, num_targets, decoder_blocks)
+        self.decoder_model = WeightDecoder(self.size, num_targets, decoder_blocks, wide_heads)
         self.readout: Readout | None = None
         if self.context_config.readout:
             config = self.context_config

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .adaptive_lora import AdaptiveLoRA
+from .backbones import has_wide_heads
 from .context import ContextConfig
 from .errors import Video2LoRAError
 from .files.checkpoint import describe_native, write_native
@@ -42,6 +43,7 @@ class Video2LoRA(nn.Module):
             config.sample_iters,
             config.context,
             config.base_weights,
+            has_wide_heads(config.backbone),
         )
         self.auxiliary = AuxiliaryMatrices(self.targets, *sizes)
         self._hashed: tuple[tuple[int, int], str] | None = None

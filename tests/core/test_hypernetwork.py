@@ -60,6 +60,15 @@ def test_head_count(size, heads):
     assert head_count(size) == heads == heads_of(size)
 
 
+def test_the_later_rule_of_heads_differs_only_at_64_times_powers_of_two():
+    for size in range(1, 1300):
+        heads = head_count(size, wide=True)
+        assert size % heads == 0 and (heads == 1 or size // heads >= 64)
+        # Doubling once more must not be possible: there is no smaller power of two between.
+        assert size % (2 * heads) or size // (2 * heads) < 64
+        assert (heads != head_count(size)) == (size in (128, 256, 512, 1024)), size
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3, 4])
 @pytest.mark.parametrize("shape", [(2, 4, 3, 4, 5), (1, 16, 1, 5, 7)])
 def test_values_and_gradients_equal_the_straightforward_form(rank, shape):

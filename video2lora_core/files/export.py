@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from ..backbones import diffusers_wan_path
 from ..errors import Video2LoRAError
 from ..spec import GROUPS, LayerTarget
 
@@ -191,7 +192,9 @@ def _keys(format: str, target: LayerTarget, backbone: str, res_blocks: int) -> t
         base = f"lora_unet_{path.replace('.', '_')}"
         return f"{base}.lora_up.weight", f"{base}.lora_down.weight", f"{base}.alpha"
     # diffusers names its denoiser `transformer` in pipelines of diffusion transformers.
-    base = f"{'transformer' if backbone == 'cogvideox' else 'unet'}.{path}"
+    wan = backbone.startswith("wan")
+    base = f"{'transformer' if wan or backbone == 'cogvideox' else 'unet'}."
+    base += diffusers_wan_path(path) if wan else path
     return f"{base}.lora_B.weight", f"{base}.lora_A.weight", None
 
 

@@ -24,7 +24,7 @@ from .writing import write_safetensors
 
 AUXILIARY_PREFIX = "lora_unet__"
 DESCRIPTION_KEY = "video2lora_official"
-# The authors' references enter the VAE as [0, 1], not [-1, 1].
+# The authors' references enter the VAE as [0, 1], not [-1, 1], except on their path for Wan.
 OFFICIAL_REFERENCE_RANGE = (0.0, 1.0)
 _BLOCK = re.compile(re.escape(OFFICIAL_PREFIX) + r"decoder_model\.decoder_model\.([0-9]{1,4})\.")
 
@@ -164,19 +164,18 @@ def _derive_config(
 def _module_order(
     auxiliary: SafetensorsHeader, sizes: Mapping[str, tuple[int, int, int, int]], config: Video2LoRAConfig
 ) -> tuple[Video2LoRAConfig, tuple[LayerTarget, ...]]:
-    found = known_order(layer.removeprefix(AUXILIARY_PREFIX) for layer in sizes)
+    flat_sizes = {layer.removeprefix(AUXILIARY_PREFIX): size for layer, size in sizes.items()}
+    found = known_order(flat_sizes, config.latent_channels)
     if found is None:
         raise Video2LoRAError(
-            f"{auxiliary.path.name} names layers such as {shown(next(iter(sizes)))} that fit neither "
-            "CogVideoX nor "
-            "AnimateDiff, and official files carry no order; give the order of its target layers."
+            f"{auxiliary.path.name} names layers such as {shown(next(iter(sizes)))}, which with "
+            f"{config.latent_channels} latent channels fit neither CogVideoX nor Wan nor AnimateDiff, and "
+            "official files carry no order; give the order of its target layers."
         )
     family, layers = found
-    targets = [
-        LayerTarget(layer.name, *sizes[AUXILIARY_PREFIX + flat][:2], layer.group)
-        for flat, layer in layers.items()
-    ]
-    return replace(config, backbone=family.backbone, latent_scale=family.latent_scale), check_targets(targets)
+    targets = [LayerTarget(layer.name, *flat_sizes[flat][:2], layer.group) for flat, layer in layers.items()]
+    known = ("backbone", "latent_scale", "reference_range")
+    return replace(config, **{name: getattr(family, name) for name in known}), check_targets(targets)
 
 
 def _given_order(
