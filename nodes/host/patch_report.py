@@ -59,7 +59,8 @@ class PatchReport:
         elif size > high:
             words = "; more strength brings noise, not more of the reference"
         percent = f"{100 * size:.3g}" if size < 10 else f"{100 * size:.0f}"
-        return f"changes the weights by {percent} % on average, usual {100 * low:.0f} to {100 * high:.0f} %{words}"
+        usual = f"usual {100 * low:.0f} to {100 * high:.0f} %"
+        return f"changes the weights by {percent} % on average, {usual}{words}"
 
     def __str__(self) -> str:
         groups = ", ".join(str(group) for group in self.groups if group.total)
