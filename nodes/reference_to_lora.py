@@ -2,11 +2,18 @@
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
+from server import PromptServer
 
-from ..video2lora_core.frames import ClipChoice
+from ..video2lora_core.frames import DEFAULT_COUNT, DEFAULT_SIDE, FITS, ClipChoice
 from .host.prediction import check_vae, predict_from_reference
-from .host.reference_video import read_reference, require_one_clip
+from .host.reference_video import (
+    describe_reference,
+    filmstrip,
+    read_reference,
+    reference_facts,
+    require_one_clip,
+)
 from .io_types import AdaptiveLoRAType, Hypernet
 from .schema import SEARCH_ALIASES, describe
 
@@ -51,11 +58,11 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "frame_count",
-                    default=16,
+                    default=0,
                     min=0,
                     max=MAX_FRAMES,
-                    tooltip="How many frames to take. A shorter clip gives fewer. "
-                    f"0: all from start to the end, at most {MAX_FRAMES}.",
+                    tooltip="How many frames to take; a shorter clip gives fewer. 0: as many as the "
+                    f"hypernetwork was trained with ({DEFAULT_COUNT} where it does not say).",
                 ),
                 io.Int.Input(
                     "start",
@@ -69,19 +76,18 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     default=1,
                     min=1,
                     max=1000,
-                    tooltip="The step in frames of the clip: 1 takes every frame, 2 every second one. "
-                    "Choose it so that the frames come at the rate the hypernetwork was trained with "
-                    "(usually 8 frames per second).",
+                    tooltip="The step in frames: 2 takes every second one. With an fps, of the frames at "
+                    "that rate; with fps 0, another stride than 1 counts the clip's own frames.",
                 ),
                 io.Int.Input(
                     "longest_side",
-                    default=512,
+                    default=0,
                     min=0,
                     max=MAX_SIDE,
                     step=8,
-                    tooltip="The longer side of the frames the VAE sees, in pixels. The aspect ratio is "
-                    "kept; a few pixels are cut so that both sides are multiples of what the VAE takes (8). "
-                    "0: the clip's own size, rounded down.",
+                    tooltip="The longer side of the frames the VAE sees, in pixels; the aspect ratio is "
+                    "kept, and both sides become multiples of what the VAE takes (8). 0: the size the "
+                    f"hypernetwork was trained with (a longer side of {DEFAULT_SIDE} if it does not say).",
                 ),
                 io.Int.Input(
                     "iterations",
@@ -90,6 +96,35 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     max=64,
                     tooltip="How often the hypernetwork refines its prediction, in passes. "
                     "0: as often as it was trained with.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    optional=True,
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.5,
+                    tooltip="Frames per second to take, chosen by their time, so that motion keeps its speed "
+                    "whatever the clip's own rate. 0: as the hypernetwork was trained; where it does not "
+                    "say, frame by frame, by stride.",
+                ),
+                io.Float.Input(
+                    "frames_fps",
+                    optional=True,
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.5,
+                    tooltip="Frames per second of the image batch 'frames'; a video knows its own. "
+                    "0: as the hypernetwork was trained, so that every frame is taken.",
+                ),
+                io.Combo.Input(
+                    "fit",
+                    optional=True,
+                    options=list(FITS),
+                    default=FITS[0],
+                    tooltip="What happens to a clip of another shape. crop: what is over is cut evenly at "
+                    "both sides, as in training. letterbox: the whole frame between black bars.",
                 ),
             ],
             outputs=[
@@ -100,6 +135,7 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     display_name="frames_seen", tooltip="The frames as the VAE saw them, in order."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -128,16 +164,28 @@ class ReferenceVideoToLoRA(io.ComfyNode):
         iterations: int,
         frames: Any = None,
         video: Any = None,
+        fps: float = 0.0,
+        frames_fps: float = 0.0,
+        fit: str = FITS[0],
     ) -> io.NodeOutput:
-        """Choose and fit the frames, encode them, and predict."""
+        """Choose and fit the frames, encode them, and predict; the node shows what was seen."""
         require_one_clip(frames, video)
-        choice = ClipChoice(
-            count=frame_count or MAX_FRAMES,
+        trained = hypernet.config.clip
+        choice = ClipChoice.as_trained(
+            trained,
+            count=frame_count,
             start=start,
             stride=stride,
             longest_side=longest_side,
             multiple=vae.spacial_compression_encode(),
+            fps=fps,
+            fit=fit,
         )
         check_vae(hypernet, vae)
-        seen = read_reference(frames, video, choice)
-        return io.NodeOutput(predict_from_reference(hypernet, vae, seen, iterations or None), seen)
+        seen = read_reference(frames, video, choice, frames_fps or float(trained.get("fps") or 0))
+        text = describe_reference(seen, choice, trained)
+        if cls.hidden.unique_id:
+            PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
+        lora = predict_from_reference(hypernet, vae, seen.frames, iterations or None, reference_facts(seen))
+        shown = ui.PreviewImage(filmstrip(seen.frames), cls=cls).as_dict() | {"text": (text,)}
+        return io.NodeOutput(lora, seen.frames, ui=shown)

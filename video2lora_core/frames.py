@@ -1,28 +1,81 @@
-"""Which frames of a clip are read, and at what size: the same for a reference and for training.
+"""Which frames of a clip are taken: the same for a reference and for training.
 
-Frames are float tensors (F, H, W, C) with values in [0, 1]. Nothing here knows where they come from.
+Motion is per second: with `fps` set, frames are chosen by their time. Pictures are tensors (H, W, C), uint8
+or floats in [0, 1]; what is taken is float32 RGB (F, h, w, 3). Nothing here knows files.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .errors import Video2LoRAError
+from .fitting import FITS, check_frames, cut_by_crop, fit_picture, fitted_size
 
-# Bounds the memory for copies while fitting: 16 MB a channel.
-PIXELS_AT_ONCE = 1 << 22
+# What is taken where neither the user nor the checkpoint says it.
+DEFAULT_COUNT = 16
+DEFAULT_SIDE = 512
+
+# Times from time stamps are compared to within this many seconds.
+_TIMER = 1e-6
+
+
+@dataclass(frozen=True)
+class TimedPicture:
+    """One picture of a clip, shown from `time` to `end` (seconds), `aspect` = width to height of a pixel.
+
+    `pixels` makes the picture (H, W, C); it is called for pictures that are taken, and for no other.
+    """
+
+    time: float
+    end: float
+    pixels: Callable[[], Tensor]
+    aspect: float = 1.0
+
+
+@dataclass(frozen=True)
+class SeenClip:
+    """The frames taken of a clip, (F, h, w, 3) float32 in [0, 1], and what is to be said about them.
+
+    times: when each is shown in the clip, seconds; none where that is not known. step: seconds between two
+    of them by the choice, 0 where they were counted. width, height: of the clip as it is shown. cut: what
+    fraction of its (width, height) the crop took away.
+    """
+
+    frames: Tensor
+    times: tuple[float, ...]
+    step: float
+    width: int
+    height: int
+    cut: tuple[float, float]
+
+    @property
+    def seconds(self) -> float:
+        """How long the frames last together; 0 where their rate is not known."""
+        count = len(self.times)
+        if self.step or count < 2:
+            return self.step * count
+        return (self.times[-1] - self.times[0]) * count / (count - 1)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of what was taken; 0 where it is not known."""
+        return len(self.times) / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
 class ClipChoice:
     """Which frames of a clip are taken, and the size they are fitted to.
 
-    count: at most so many frames. start: the first one, from 0. stride: step in frames.
-    longest_side: the longer side in pixels, 0 for the clip's own. multiple: both sides are a multiple of it.
+    count: at most so many frames. start: the first one, counted from 0. fps: frames a second, taken by their
+    time; 0: they are counted. stride: every how many of these frames one is taken. longest_side: the longer
+    side in pixels, 0 for the clip's own. multiple: both sides are a multiple of it. size: (width, height)
+    that every clip is brought to, instead of longest_side. fit: "crop" covers the size and cuts what is over,
+    evenly at both sides; "letterbox" keeps the whole frame between black bars.
 
     Raises Video2LoRAError for numbers out of range.
     """
@@ -32,151 +85,127 @@ class ClipChoice:
     stride: int = 1
     longest_side: int = 0
     multiple: int = 8
+    fps: float = 0.0
+    fit: str = "crop"
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        least = {"count": 1, "start": 0, "stride": 1, "longest_side": 0, "multiple": 1}
+        least = {"count": 1, "start": 0, "stride": 1, "longest_side": 0, "multiple": 1, "fps": 0}
         for name, value in least.items():
-            if getattr(self, name) < value:
+            if not value <= getattr(self, name) < float("inf"):
                 raise Video2LoRAError(
                     f"The reference clip's {name} is {getattr(self, name)}; it must be at least {value}."
                 )
+        if self.fit not in FITS:
+            raise Video2LoRAError(f"The fit is '{self.fit}'; choose one of {', '.join(FITS)}.")
 
-    def indices(self, total: int) -> range:
-        """Return the indices of the frames taken from a clip of `total` frames; a short clip gives fewer.
+    @property
+    def step(self) -> float:
+        """Seconds between two frames; 0 where they are counted."""
+        return self.stride / self.fps if self.fps else 0.0
+
+    @classmethod
+    def as_trained(
+        cls,
+        clip: Mapping,
+        *,
+        count: int,
+        longest_side: int,
+        fps: float,
+        stride: int = 1,
+        multiple: int = 8,
+        **others,
+    ) -> ClipChoice:
+        """A choice in which a count, longest side or rate of 0 is the one a hypernetwork was trained with.
+
+        `clip` is the `clip` of its config. Where it does not say: 16 frames, a longer side of 512 pixels,
+        counted. A stride other than 1 counts frames, too, unless a rate is given.
+        """
+        size = None
+        if not longest_side and clip.get("width") and clip.get("height"):
+            size = tuple(max(1, int(clip[side]) // multiple) * multiple for side in ("width", "height"))
+        return cls(
+            count=count or int(clip.get("frames") or DEFAULT_COUNT),
+            longest_side=longest_side or DEFAULT_SIDE,
+            fps=fps or (float(clip.get("fps") or 0) if stride == 1 else 0.0),
+            stride=stride,
+            multiple=multiple,
+            size=size,
+            **others,
+        )
+
+    def chosen(self, clip: Iterable[TimedPicture]) -> Iterator[TimedPicture]:
+        """The pictures taken, in order; no more of the clip is read than one picture after the last of them.
+
+        By time, the picture nearest to start, start + step, ... is taken, as long as the clip is shown; one
+        that stays for long is left for the next no earlier than half a step before that comes. A clip
+        slower than asked for gives pictures more than once.
 
         Raises Video2LoRAError when the clip is empty or ends before the first frame.
         """
-        if total < 1:
+        total = taken = 0
+        shown: TimedPicture | None = None
+        origin = 0.0
+        for total, picture in enumerate(clip, 1):
+            if total <= self.start:
+                continue
+            if not self.fps:
+                if (total - 1 - self.start) % self.stride == 0:
+                    yield picture
+                    taken += 1
+            elif shown is None:
+                shown, origin = picture, picture.time
+            else:
+                while taken < self.count and self._stays(shown, picture, origin + taken * self.step):
+                    yield shown
+                    taken += 1
+                shown = picture
+            if taken == self.count:
+                return
+        if total == 0:
             raise Video2LoRAError("The reference clip has no frames: give a clip of at least one frame.")
         if self.start >= total:
             raise Video2LoRAError(
                 f"The reference clip has {total} frames, numbered from 0, so it can not start at frame "
                 f"{self.start}: choose a start of at most {total - 1}."
             )
-        return range(self.start, total, self.stride)[: self.count]
+        while shown and taken < self.count and origin + taken * self.step < shown.end - _TIMER:
+            yield shown
+            taken += 1
 
-    def take(self, frames: Tensor) -> Tensor:
-        """Take and fit the chosen frames of a clip (F, H, W, C) in [0, 1]: (f, h, w, 3), float32.
+    def _stays(self, shown: TimedPicture, following: TimedPicture, moment: float) -> bool:
+        """Whether the picture shown is the one to take at a moment, and not the following one."""
+        ahead = following.time - moment
+        return ahead > self.step / 2 + _TIMER or moment - shown.time <= ahead + _TIMER
 
-        Raises Video2LoRAError as `indices` and `fit_frames` do.
+    def collect(self, clip: Iterable[TimedPicture]) -> SeenClip:
+        """Take and fit the chosen pictures of a clip, one at a time. The first of them decides the size.
+
+        Raises Video2LoRAError as `chosen` and `fit_picture` do.
+        """
+        fitted: list[Tensor] = []
+        times: list[float] = []
+        shape = size = (0, 0)
+        for picture in self.chosen(clip):
+            pixels = picture.pixels()
+            if not fitted:
+                shape = (max(1, round(pixels.shape[1] * picture.aspect)), pixels.shape[0])
+                size = self.size or fitted_size(*shape, self.longest_side, self.multiple)
+            fitted.append(fit_picture(pixels, size, self.fit, picture.aspect))
+            times.append(picture.time)
+        cut = cut_by_crop(shape, size) if self.fit == "crop" else (0.0, 0.0)
+        return SeenClip(torch.stack(fitted), tuple(times), self.step, *shape, cut)
+
+    def take(self, frames: Tensor, rate: float = 0.0) -> SeenClip:
+        """Take and fit the chosen frames of a batch (F, H, W, C) in [0, 1] that has `rate` frames a second.
+
+        A rate of 0 is the one asked for. Raises Video2LoRAError as `collect` does, or when it is no batch of
+        frames.
         """
         check_frames(frames)
-        chosen = self.indices(frames.shape[0])
-        return fit_frames(frames[chosen.start : chosen.stop : chosen.step], self.longest_side, self.multiple)
-
-
-def fitted_size(width: int, height: int, longest_side: int, multiple: int = 8) -> tuple[int, int]:
-    """Return the size (width, height) in pixels that a frame is fitted to.
-
-    The longer side becomes `longest_side` (0: stays as it is) and the other follows the aspect ratio; both
-    are then rounded down to a multiple of `multiple`, at least one of it.
-    """
-    scale = longest_side / max(width, height) if longest_side else 1.0
-
-    def fit(side: int) -> int:
-        return max(multiple, int(side * scale + 1e-6) // multiple * multiple)
-
-    return fit(width), fit(height)
-
-
-def fit_frames(frames: Tensor, longest_side: int, multiple: int = 8) -> Tensor:
-    """Bring frames (F, H, W, C) in [0, 1] to RGB at the size of `fitted_size`: (F, h, w, 3), float32.
-
-    The frames are scaled to cover the size (bilinear, antialiased), then cut evenly at both sides, so that
-    the aspect ratio is kept. Grey becomes RGB; an alpha channel (of 2 or 4 channels) is composited on black.
-    Values outside [0, 1] are clamped. Works through the frames in pieces of bounded size.
-
-    Raises:
-        Video2LoRAError: not frames, a channel count other than 1 to 4, or values that are not finite.
-    """
-    check_frames(frames)
-    width, height = fitted_size(frames.shape[2], frames.shape[1], longest_side, multiple)
-    fitted = torch.empty((frames.shape[0], height, width, 3), dtype=torch.float32, device=frames.device)
-    step = max(1, PIXELS_AT_ONCE // (frames.shape[1] * frames.shape[2]))
-    for first in range(0, frames.shape[0], step):
-        rgb = _rgb(frames[first : first + step].float())
-        fitted[first : first + step] = _cover(rgb, width, height)
-    return fitted
-
-
-def check_frames(frames: Tensor) -> None:
-    """Raise Video2LoRAError unless `frames` are floats (F, H, W, C) with F, H, W ≥ 1 and C from 1 to 4."""
-    if not isinstance(frames, Tensor) or not frames.is_floating_point() or frames.ndim != 4:
-        shape = tuple(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
-        raise Video2LoRAError(
-            "The reference clip must be a batch of images (frames, height, width, channels) of floats, "
-            f"but it is {shape}: link an IMAGE batch or a VIDEO."
+        known = rate or self.fps
+        seen = self.collect(
+            TimedPicture(index / (known or 1), (index + 1) / (known or 1), lambda frame=frame: frame)
+            for index, frame in enumerate(frames)
         )
-    if frames.shape[0] == 0:
-        raise Video2LoRAError("The reference clip has no frames: give a clip of at least one frame.")
-    if 0 in frames.shape:
-        raise Video2LoRAError(
-            f"The reference clip's frames are empty ({frames.shape[2]}×{frames.shape[1]} pixels, "
-            f"{frames.shape[3]} channels): give frames with at least one pixel."
-        )
-    if frames.shape[3] > 4:
-        raise Video2LoRAError(
-            f"The reference clip has {frames.shape[3]} channels: give grey, RGB or RGBA frames "
-            "(1 to 4 channels)."
-        )
-
-
-def _rgb(frames: Tensor) -> Tensor:
-    if not torch.isfinite(frames).all():
-        raise Video2LoRAError(
-            "The reference clip has values that are not finite (NaN or infinity): "
-            "check the node that makes the frames."
-        )
-    frames = frames.clamp(0.0, 1.0)
-    if frames.shape[3] in (2, 4):
-        frames = frames[..., :-1] * frames[..., -1:]
-    return frames.expand(*frames.shape[:3], 3) if frames.shape[3] == 1 else frames
-
-
-def _cover(frames: Tensor, width: int, height: int) -> Tensor:
-    """Scale (F, H, W, 3) so that it covers height × width, and cut what is over, evenly at both sides."""
-    scale = max(width / frames.shape[2], height / frames.shape[1])
-    if scale != 1.0:
-        # kornia takes a while to import, and frames that fit already do not need it.
-        from kornia.geometry.transform import resize
-
-        size = (
-            max(height, round(frames.shape[1] * scale)),
-            max(width, round(frames.shape[2] * scale)),
-        )
-        scaled = resize(frames.movedim(-1, 1), size, interpolation="bilinear", antialias=scale < 1.0)
-        frames = scaled.movedim(1, -1).clamp(0.0, 1.0)
-    top = (frames.shape[1] - height) // 2
-    left = (frames.shape[2] - width) // 2
-    return frames[:, top : top + height, left : left + width]
-
-
-def decode_clip(path: Path, frames: int, stride: int, width: int, height: int) -> Tensor:
-    """Frames 0, stride, 2*stride ... of a video file, (frames, height, width, 3) in [0, 1].
-
-    Scaled to cover the size (antialiased), then cut evenly at both sides. Raises Video2LoRAError when the
-    file can not be decoded or has too few frames.
-    """
-    import av
-
-    taken: list[Tensor] = []
-    total = 0
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise Video2LoRAError(f"'{path}' has no video; remove it from the dataset.")
-            for frame in container.decode(video=0):
-                if total % stride == 0:
-                    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-                    taken.append(_cover(pixels[None].float() / 255.0, width, height)[0])
-                total += 1
-                if len(taken) == frames:
-                    return torch.stack(taken)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, Video2LoRAError):
-            raise
-        raise Video2LoRAError(f"'{path}' can not be decoded ({error}); replace or remove it.") from error
-    raise Video2LoRAError(
-        f"'{path}' has {total} frames but {(frames - 1) * stride + 1} are needed ({frames} at stride "
-        f"{stride}); use longer clips, fewer frames or a smaller stride."
-    )
+        return seen if known else dataclasses.replace(seen, times=())

@@ -71,6 +71,7 @@ _LIMITS = {
     "decoder_blocks": 64,
     "sample_iters": 1000,
 }
+_CLIP_LIMITS = {"frames": 10_000, "fps": 1000, "width": 16_384, "height": 16_384}
 MAX_VECTOR = 16_384
 MAX_FEATURES = 1_000_000
 
@@ -117,6 +118,8 @@ class Video2LoRAConfig:
     backbone: the family the targets belong to, such as "sd1" or "cogvideox".
     latent_scale: what the backbone multiplies VAE latents by before they enter the hypernetwork.
     reference_range: the range (low, high) of the reference's pixels when the VAE encodes them.
+    clip: how the training took its clips: frames, fps (frames a second, 0 where they were counted), width
+        and height; empty where it is not known.
     training: facts about the training run (steps, data, loss), plain JSON, for people to read.
 
     Raises Video2LoRAError for values of the wrong type or out of range.
@@ -135,6 +138,7 @@ class Video2LoRAConfig:
     latent_scale: float = 0.18215
     reference_range: tuple[float, float] = (-1.0, 1.0)
     training: dict = field(default_factory=dict)
+    clip: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, limit in _LIMITS.items():
@@ -173,12 +177,29 @@ class Video2LoRAConfig:
                 "The setting training must be a dictionary of plain facts, at most 8 levels deep."
             )
 
+        self._check_clip()
+
+    def _check_clip(self) -> None:
+        if not isinstance(self.clip, dict) or set(self.clip) - set(_CLIP_LIMITS):
+            raise Video2LoRAError(
+                f"The setting clip must be a dictionary of {', '.join(_CLIP_LIMITS)}, or some of them."
+            )
+        for name, limit in _CLIP_LIMITS.items():
+            value = self.clip.get(name, 0)
+            whole = name == "fps" or isinstance(value, int)
+            if not _number(value) or not whole or not 0 <= value <= limit:
+                raise Video2LoRAError(f"The setting clip has {name} = {str(value)[:40]}; use 0 to {limit}.")
+
     def to_dict(self) -> dict:
         """The settings as plain JSON values; `from_dict` reads them back."""
-        return asdict(self) | {
+        values = asdict(self) | {
             "context": self.context.to_dict(),
             "reference_range": list(self.reference_range),
         }
+        if not self.clip:
+            # Earlier versions read a file that does not say it.
+            del values["clip"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "Video2LoRAConfig":

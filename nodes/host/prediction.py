@@ -1,7 +1,8 @@
 """From a reference clip to an adaptive LoRA on the host: VAE encoding, then the hypernetwork."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import comfy.model_management
@@ -31,13 +32,18 @@ _patchers: WeakKeyDictionary[Video2LoRA, comfy.model_patcher.ModelPatcher] = Wea
 
 
 def predict_from_reference(
-    model: Video2LoRA, vae: comfy.sd.VAE, frames: Tensor, iterations: int | None = None
+    model: Video2LoRA,
+    vae: comfy.sd.VAE,
+    frames: Tensor,
+    iterations: int | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> AdaptiveLoRA:
     """Return what `model` predicts for `frames` (F, H, W, 3) in [0, 1], of a size the VAE takes.
 
     The VAE is one that `check_vae` accepts. `iterations` overrides how often the hypernetwork refines its
-    prediction. Shows the host's progress bar and honours Interrupt between pieces of the clip and between
-    iterations. The result depends on nothing but the inputs.
+    prediction; `facts` are what the LoRA says about its source, else the frames' number and size. Shows the
+    host's progress bar and honours Interrupt between pieces of the clip and between iterations. The result
+    depends on nothing but the inputs.
 
     Raises:
         Video2LoRAError: the latents or the prediction are not finite, or do not fit the hypernetwork.

@@ -1,41 +1,44 @@
-"""Reading the reference clip on the host: from an IMAGE batch or, frame by frame, from a VIDEO."""
+"""Reading the reference clip on the host, from an IMAGE batch or a VIDEO, and saying what was seen of it."""
 
 import logging
+from collections.abc import Mapping
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import av
 import comfy.model_management
 import comfy.utils
 import torch
 from comfy_api.latest import InputImpl
 from torch import Tensor
+from torch.nn.functional import interpolate
 
+from ...video2lora_core.decoding import read_clip
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.frames import ClipChoice, fit_frames
+from ...video2lora_core.frames import ClipChoice, SeenClip
 
-_FRAMES_AT_ONCE = 8
+# The strip on the node: at most so many frames of so many pixels in height.
+_STRIP_FRAMES = 16
+_STRIP_HEIGHT = 96
+
+# A cut of less than this fraction is the rounding of sizes, and not worth a sentence on the node.
+_WORTH_SAYING = 0.02
 
 
-def read_reference(frames: Tensor | None, video: Any | None, choice: ClipChoice) -> Tensor:
-    """Return the chosen frames (F, h, w, 3) in [0, 1], fitted to the chosen size.
+def read_reference(
+    frames: Tensor | None, video: Any | None, choice: ClipChoice, frames_fps: float = 0.0
+) -> SeenClip:
+    """Return the chosen frames (F, h, w, 3) in [0, 1], fitted to the chosen size, and facts about them.
 
-    `frames` is an IMAGE batch (F, H, W, C), `video` a VIDEO of the host; exactly one of them is given. A clip
-    of one frame is taken, with a note in the log.
+    `frames` is an IMAGE batch (F, H, W, C) of `frames_fps` frames a second (0: as many as are chosen),
+    `video` a VIDEO of the host; exactly one of them is given.
 
     Raises:
         Video2LoRAError: no clip or two, or a clip that can not be read; the sentence says which.
     """
     require_one_clip(frames, video)
-    fitted = choice.take(frames) if frames is not None else _read_video(video, choice)
-    if fitted.shape[0] == 1:
-        logging.warning(
-            "Video2LoRA: the reference clip has one frame; it shows what is in it, but no motion."
-        )
-    elif fitted.shape[0] < choice.count:
-        logging.info("Video2LoRA: the reference clip gives %d frames.", fitted.shape[0])
-    return fitted
+    return _read_video(video, choice) if frames is None else choice.take(frames, frames_fps)
 
 
 def require_one_clip(frames: Any, video: Any) -> None:
@@ -54,54 +57,88 @@ def require_one_clip(frames: Any, video: Any) -> None:
         )
 
 
-def _read_video(video: Any, choice: ClipChoice) -> Tensor:
+def _read_video(video: Any, choice: ClipChoice) -> SeenClip:
     """Decode only as far as needed where the VIDEO is a whole file; else let the host make its frames."""
-    name = "the linked video"
-    try:
-        if isinstance(video, InputImpl.VideoFromFile):
-            source = video.get_stream_source()
-            if isinstance(source, (str, PathLike)):
-                name = f"'{Path(source).name}'"
-            with av.open(source, mode="r") as container:
-                stream = next(iter(container.streams.video), None)
-                if stream is None:
-                    raise Video2LoRAError(f"The reference video {name} has no pictures: give another file.")
-                if not _is_trimmed(video, container, stream):
-                    return _decode(container, stream, choice)
-        return choice.take(video.get_components().images)
-    except av.FFmpegError as error:
-        raise Video2LoRAError(
-            f"The reference video {name} can not be read ({error.strerror or error}): give another file."
-        ) from error
+    source = _whole_file(video)
+    if source is not None:
+        name = "the linked video" if isinstance(source, BytesIO) else Path(source).name
+        return read_clip(source, name, choice, _progress())
+    parts = video.get_components()
+    images, alpha = parts.images, getattr(parts, "alpha", None)
+    if alpha is not None and images.shape[3] == 3:
+        images = torch.cat((images, alpha.reshape(*images.shape[:3], 1).to(images)), dim=-1)
+    return choice.take(images, float(parts.frame_rate or 0))
 
 
-def _is_trimmed(video: Any, container: Any, stream: Any) -> bool:
-    """Whether a VIDEO is a part of its file, as newer hosts can cut it; only the host knows which part."""
-    if stream.frames and stream.frames != video.get_frame_count():
-        return True
-    whole = container.duration / av.time_base if container.duration else None
-    return whole is not None and abs(whole - video.get_duration()) > 1e-3
+def _whole_file(video: Any) -> str | PathLike | BytesIO | None:
+    """The file of a VIDEO that is one, from start to end; None for frames and for a part of a file.
+
+    Newer hosts trim and crop without touching the file. What they note for it differs, but a VIDEO of theirs
+    that notes nothing beside its file is all of it.
+    """
+    if type(video) is not InputImpl.VideoFromFile:
+        return None
+    source = video.get_stream_source()
+    return source if all(value is source or not value for value in vars(video).values()) else None
 
 
-def _decode(container: Any, stream: Any, choice: ClipChoice) -> Tensor:
-    """Decode up to the last chosen frame and keep only the chosen ones, fitted, a few at a time."""
-    last = choice.start + (choice.count - 1) * choice.stride
-    progress = comfy.utils.ProgressBar(min(stream.frames or last + 1, last + 1))
-    fitted: list[Tensor] = []
-    waiting: list[Tensor] = []
-    total = 0
-    for frame in container.decode(stream):
+def _progress() -> Any:
+    """A callback (pictures decoded, expected) that shows the host's progress and honours Interrupt."""
+    bar: list[comfy.utils.ProgressBar] = []
+
+    def report(done: int, expected: int) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        if total >= choice.start and (total - choice.start) % choice.stride == 0:
-            waiting.append(torch.from_numpy(frame.to_ndarray(format="rgb24")) / 255.0)
-        if len(waiting) == _FRAMES_AT_ONCE:
-            fitted.append(fit_frames(torch.stack(waiting), choice.longest_side, choice.multiple))
-            waiting.clear()
-        total += 1
-        progress.update_absolute(total)
-        if total > last:
-            break
-    choice.indices(total)
-    if waiting:
-        fitted.append(fit_frames(torch.stack(waiting), choice.longest_side, choice.multiple))
-    return torch.cat(fitted)
+        bar[:] = bar or [comfy.utils.ProgressBar(expected)]
+        bar[0].update_absolute(min(done, expected))
+
+    return report
+
+
+def describe_reference(seen: SeenClip, choice: ClipChoice, trained: Mapping) -> str:
+    """What was seen of a clip, in lines; the same goes to the log, warnings as warnings.
+
+    `trained` is the `clip` of the hypernetwork's config.
+    """
+    count, height, width, _ = seen.frames.shape
+    line = f"{count} of {choice.count} frames, {width}×{height}{_pace(seen.seconds, seen.fps)}"
+    if trained:
+        line += f"; trained with {trained.get('frames', '?')} frames"
+        line += f", {trained.get('width', '?')}×{trained.get('height', '?')}"
+        line += f", {trained['fps']:.3g} fps" if trained.get("fps") else ", counted frame by frame"
+    warnings = []
+    if count == 1:
+        warnings.append("The reference clip has one frame; it shows what is in it, but no motion.")
+    if count > 1 and seen.times and len(set(seen.times)) <= count // 2:
+        warnings.append(
+            f"The clip is slower than {seen.fps:.3g} fps, so its frames are taken more than once."
+        )
+    for side, cut in zip(("width", "height"), seen.cut, strict=True):
+        if cut >= _WORTH_SAYING:
+            warnings.append(f"The crop takes away {cut:.0%} of the {side}; letterbox keeps the whole frame.")
+    logging.info("Video2LoRA: reference: %s.", line)
+    for warning in warnings:
+        logging.warning("Video2LoRA: %s", warning)
+    return "\n".join([line, *warnings])
+
+
+def _pace(seconds: float, fps: float) -> str:
+    return f", {seconds:.1f} s at {fps:.3g} fps" if seconds else ""
+
+
+def reference_facts(seen: SeenClip) -> dict[str, Any]:
+    """What a saved LoRA says about its reference: the frames' number and size, their rate and time."""
+    count, height, width, _ = seen.frames.shape
+    facts: dict[str, Any] = {"frames": count, "width": width, "height": height}
+    if seen.seconds:
+        facts |= {"fps": round(seen.fps, 3), "seconds": round(seen.seconds, 3)}
+    return facts | {"clip_width": seen.width, "clip_height": seen.height}
+
+
+def filmstrip(frames: Tensor) -> Tensor:
+    """One picture (1, h, w, 3) of frames (F, H, W, 3) side by side, small, evenly chosen if they are many."""
+    shown = min(len(frames), _STRIP_FRAMES)
+    frames = frames[torch.linspace(0, len(frames) - 1, shown).round().long()]
+    height = min(_STRIP_HEIGHT, frames.shape[1])
+    width = max(1, round(frames.shape[2] * height / frames.shape[1]))
+    small = interpolate(frames.movedim(-1, 1), (height, width), mode="bilinear", antialias=True)
+    return torch.cat(list(small.movedim(1, -1).clamp(0, 1)), dim=1)[None]

@@ -123,6 +123,7 @@ def _make_hypernet(
             "The hypernetwork to go on from reads references in another range than [-1, 1]; train a new one."
         )
     check_vae(made, vae)
+    made.config = dataclasses.replace(made.config, clip=job.data.clip)
     return made
 
 

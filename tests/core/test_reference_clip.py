@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from video2lora_core.errors import Video2LoRAError
-from video2lora_core.frames import ClipChoice, fit_frames, fitted_size
+from video2lora_core.frames import ClipChoice, TimedPicture, fitted_size
+
+
+def fitted(frames, longest_side, **choice):
+    return ClipChoice(count=100, longest_side=longest_side, **choice).take(frames).frames
 
 
 @pytest.mark.parametrize(
@@ -19,7 +23,7 @@ from video2lora_core.frames import ClipChoice, fit_frames, fitted_size
 )
 def test_frames_are_chosen_by_count_start_and_stride(total, count, start, stride, expected):
     frames = torch.arange(total).float().div(100)[:, None, None, None].expand(total, 8, 8, 3)
-    taken = ClipChoice(count=count, start=start, stride=stride).take(frames)
+    taken = ClipChoice(count=count, start=start, stride=stride).take(frames).frames
     assert taken[:, 0, 0, 0].mul(100).round().int().tolist() == expected
 
 
@@ -43,14 +47,14 @@ def test_sizes_keep_the_aspect_ratio_and_are_multiples_of_eight(width, height, l
 
 def test_frames_that_fit_already_pass_through_bit_for_bit():
     frames = torch.rand(3, 16, 24, 3)
-    assert torch.equal(fit_frames(frames, 0), frames)
+    assert torch.equal(fitted(frames, 0), frames)
 
 
 def test_an_odd_size_is_scaled_and_cut_at_both_sides():
     ramp = torch.linspace(0, 1, 37)[None, None, :, None].expand(2, 19, 37, 3)
-    fitted = fit_frames(ramp, 0)
-    assert fitted.shape == (2, 16, 32, 3)
-    row = fitted[0, 8, :, 0]
+    small = fitted(ramp, 0)
+    assert small.shape == (2, 16, 32, 3)
+    row = small[0, 8, :, 0]
     assert torch.all(row.diff() > 0)
     # What is cut off at the left is as wide as what is cut off at the right.
     assert row[0] + row[-1] == pytest.approx(1.0, abs=0.02)
@@ -58,40 +62,87 @@ def test_an_odd_size_is_scaled_and_cut_at_both_sides():
 
 def test_scaling_down_does_not_alias():
     checker = (torch.arange(128)[:, None] + torch.arange(128)[None, :]).remainder(2).float()
-    fitted = fit_frames(checker[None, :, :, None].expand(1, 128, 128, 3), 16)
-    assert fitted.shape == (1, 16, 16, 3)
-    assert (fitted - 0.5).abs().max() < 0.05
+    small = fitted(checker[None, :, :, None].expand(1, 128, 128, 3), 16)
+    assert small.shape == (1, 16, 16, 3)
+    assert (small - 0.5).abs().max() < 0.05
 
 
 def test_scaling_up_stays_in_range_and_keeps_flat_colour():
     frames = torch.full((1, 8, 8, 3), 0.25)
-    fitted = fit_frames(frames, 40)
-    assert fitted.shape == (1, 40, 40, 3)
-    assert torch.allclose(fitted, torch.tensor(0.25), atol=1e-6)
+    small = fitted(frames, 40)
+    assert small.shape == (1, 40, 40, 3)
+    assert torch.allclose(small, torch.tensor(0.25), atol=1e-6)
 
 
 def test_alpha_is_composited_on_black_and_grey_becomes_rgb():
     rgba = torch.ones(1, 8, 8, 4)
     rgba[..., 3] = 0.5
-    assert torch.equal(fit_frames(rgba, 0), torch.full((1, 8, 8, 3), 0.5))
+    assert torch.equal(fitted(rgba, 0), torch.full((1, 8, 8, 3), 0.5))
     hidden = torch.cat([torch.rand(1, 8, 8, 3), torch.zeros(1, 8, 8, 1)], dim=-1)
-    assert torch.equal(fit_frames(hidden, 0), torch.zeros(1, 8, 8, 3))
+    assert torch.equal(fitted(hidden, 0), torch.zeros(1, 8, 8, 3))
     grey = torch.full((1, 8, 8, 1), 0.25)
-    assert torch.equal(fit_frames(grey, 0), torch.full((1, 8, 8, 3), 0.25))
+    assert torch.equal(fitted(grey, 0), torch.full((1, 8, 8, 3), 0.25))
 
 
 def test_values_out_of_range_are_clamped_and_half_precision_is_read():
     frames = torch.tensor([-0.5, 1.5]).half()[:, None, None, None].expand(2, 8, 8, 3)
-    fitted = fit_frames(frames, 0)
-    assert fitted.dtype == torch.float32
-    assert fitted[0].max() == 0.0 and fitted[1].min() == 1.0
+    small = fitted(frames, 0)
+    assert small.dtype == torch.float32
+    assert small[0].max() == 0.0 and small[1].min() == 1.0
 
 
-def test_a_long_clip_is_fitted_in_pieces_with_the_same_result(monkeypatch):
-    frames = torch.rand(5, 20, 20, 3)
-    at_once = fit_frames(frames, 16)
-    monkeypatch.setattr("video2lora_core.frames.PIXELS_AT_ONCE", 800)
-    assert torch.allclose(fit_frames(frames, 16), at_once, atol=1e-6)
+def test_a_shape_of_its_own_is_cut_or_letterboxed_and_the_cut_is_known():
+    wide = torch.ones(1, 40, 80, 3)
+    wide[:, :, :20] = 0.25
+    cut = ClipChoice(count=1, size=(32, 32)).take(wide)
+    assert cut.frames.shape == (1, 32, 32, 3) and cut.cut == (0.5, 0.0)
+    assert torch.equal(cut.frames[0, 16, 8:], torch.ones(24, 3))
+    boxed = ClipChoice(count=1, size=(32, 32), fit="letterbox").take(wide)
+    assert boxed.frames.shape == (1, 32, 32, 3) and boxed.cut == (0.0, 0.0)
+    assert torch.equal(boxed.frames[0, :8], torch.zeros(8, 32, 3))
+    assert torch.equal(boxed.frames[0, 24:], torch.zeros(8, 32, 3))
+    assert boxed.frames[0, 16, [0, 31], 0].tolist() == pytest.approx([0.25, 1.0], abs=1e-6)
+    with pytest.raises(Video2LoRAError, match="crop, letterbox"):
+        ClipChoice(count=1, fit="stretch")
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps", "stride", "expected"),
+    [
+        (24, 8, 1, [0, 3, 6, 9, 12, 15, 18, 21]),
+        (30, 8, 1, [0, 4, 7, 11, 15, 19, 22, 26]),
+        (8, 8, 1, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (24, 8, 2, [0, 6, 12, 18]),
+        (4, 8, 1, [0, 0, 1, 1, 2, 2, 3, 3]),
+        (0, 8, 3, [0, 3, 6, 9, 12, 15, 18, 21]),
+    ],
+)
+def test_frames_a_second_are_taken_by_time(rate, fps, stride, expected):
+    frames = torch.arange(rate or 24).float().div(100)[:, None, None, None].expand(-1, 8, 8, 3)
+    seen = ClipChoice(count=8, fps=fps, stride=stride, longest_side=8).take(frames, rate)
+    assert seen.frames[:, 0, 0, 0].mul(100).round().int().tolist() == expected
+    assert seen.step == stride / fps
+
+
+def test_a_picture_that_stays_is_taken_until_the_next_one_is_near():
+    shown = [(0.0, 1.0), (1.0, 1.1), (1.1, 1.2)]
+    clip = [
+        TimedPicture(time, end, lambda level=index: torch.full((8, 8, 3), level / 10))
+        for index, (time, end) in enumerate(shown)
+    ]
+    seen = ClipChoice(count=100, fps=8, longest_side=8).collect(clip)
+    assert seen.frames[:, 0, 0, 0].mul(10).round().int().tolist() == [0] * 8 + [1, 2]
+
+
+def test_what_is_open_is_as_the_hypernetwork_was_trained():
+    def choice(clip, count=0, longest_side=0, fps=0.0, stride=1):
+        return ClipChoice.as_trained(clip, count=count, longest_side=longest_side, fps=fps, stride=stride)
+
+    clip = {"frames": 8, "fps": 6.0, "width": 70, "height": 40}
+    assert choice(clip) == ClipChoice(8, fps=6.0, longest_side=512, size=(64, 40))
+    assert choice(clip, 4, 100, 2.0) == ClipChoice(4, fps=2.0, longest_side=100)
+    assert choice(clip, stride=3) == ClipChoice(8, stride=3, longest_side=512, size=(64, 40))
+    assert choice({}) == ClipChoice(16, longest_side=512)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +165,7 @@ def test_a_clip_that_can_not_be_read_is_refused_with_a_sentence(frames, said):
 
 def test_a_start_behind_the_end_names_the_last_frame():
     with pytest.raises(Video2LoRAError, match="at most 4"):
-        ClipChoice(count=1, start=5).indices(5)
+        ClipChoice(count=1, start=5).take(torch.zeros(5, 8, 8, 3))
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 1, "start": -1}, {"count": 1, "stride": 0}])

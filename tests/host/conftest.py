@@ -3,9 +3,13 @@
 import os
 
 import pytest
+import torch
 
 from tools.comfy.in_process import load_host
 from tools.comfy.server import ComfyServer
+
+from .backbones import vae_state_dict
+from .small_hypernets import make_hypernet
 
 
 def _need_host() -> None:
@@ -33,6 +37,37 @@ def server(tmp_path_factory):
     _need_host()
     with ComfyServer(base=tmp_path_factory.mktemp("comfy_server")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def vae(host):
+    import comfy.sd
+
+    return comfy.sd.VAE(sd=vae_state_dict())
+
+
+@pytest.fixture(scope="module")
+def hypernet(host):
+    return make_hypernet(host.core)
+
+
+@pytest.fixture
+def clip():
+    return torch.rand(6, 32, 40, 3, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def bars(host, monkeypatch):
+    """Every (value, total) that a progress bar of the host shows."""
+    import comfy.utils
+
+    shown = []
+    monkeypatch.setattr(
+        comfy.utils,
+        "PROGRESS_BAR_HOOK",
+        lambda value, total, preview, node_id=None: shown.append((value, total)),
+    )
+    return shown
 
 
 @pytest.hookimpl(wrapper=True)

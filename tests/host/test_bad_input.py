@@ -212,7 +212,7 @@ def test_a_start_behind_the_clip_fails_with_a_sentence(models):
 
 
 def test_odd_sizes_and_one_frame_work(models):
-    odd = graph(longest_side=0, frame_count=1)
+    odd = graph(longest_side=51, frame_count=1)
     odd["clip"]["inputs"] |= {"width": 37, "height": 51}
     assert models.run(odd)["status"]["status_str"] == "success"
 

@@ -12,16 +12,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..decoding import check_file, decode_clip
 from ..errors import Video2LoRAError
 from ..files.writing import tensors_fingerprint, write_safetensors
-from ..frames import decode_clip
 from .augment import augment_clip, augment_reference
 from .batch import step_generator
 from .clip_list import ClipRecord
 from .settings import DataSettings
 
 METADATA_KEY = "video2lora_clip"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class ClipEncoder(Protocol):
@@ -69,9 +69,12 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes. Raises UnusableClip when it can not be read."""
     digest = hashlib.sha256()
     try:
+        check_file(path, str(path))
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
+    except Video2LoRAError as error:
+        raise UnusableClip(str(error)) from error
     except OSError as error:
         raise UnusableClip(f"'{path}' can not be read ({error}); replace or remove it.") from error
     return digest.hexdigest()
@@ -97,7 +100,8 @@ class ClipCache:
             captions.append(encoder.caption_fingerprint(record.semantic_caption))
         facts = [
             FORMAT_VERSION, content, encoder.video_fingerprint, encoder.text_fingerprint, captions,
-            settings.frames, settings.stride, settings.width, settings.height, settings.variants,
+            settings.frames, settings.fps, settings.stride, settings.width, settings.height,
+            settings.variants,
             sorted(settings.augmentations) if settings.variants > 1 else [],
         ]  # fmt: skip
         if self._reference_variants(record):
@@ -125,7 +129,12 @@ class ClipCache:
         settings = self.settings
         try:
             frames = decode_clip(
-                record.path, settings.frames, settings.stride, settings.width, settings.height
+                record.path,
+                settings.frames,
+                settings.stride,
+                settings.width,
+                settings.height,
+                settings.fps,
             )
         except Video2LoRAError as error:
             raise UnusableClip(str(error)) from error

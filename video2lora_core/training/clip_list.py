@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import Video2LoRAError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v", ".webp"})
 LIST_SUFFIXES = frozenset({".json", ".jsonl", ".csv"})
 COLUMNS = ("video_path", "video_caption", "class")
 ROLES = ("both", "reference", "target")

@@ -27,7 +27,12 @@ class DataSettings:
         "", "Folder of encoded clips; empty: 'cache' in the output folder. It can be shared by runs."
     )
     frames: int = setting(16, "Frames of a clip: AnimateDiff's 16. (The paper's backbone takes 49.)")
-    stride: int = setting(1, "Every how many frames of the file one is taken.")
+    fps: float = setting(
+        0.0,
+        "Frames a second, taken by their time whatever the clip's own rate, so that motion keeps its speed "
+        "(the paper's 8); 0: the file's frames are counted. A stride then takes every so many of them.",
+    )
+    stride: int = setting(1, "Every how many frames one is taken.")
     width: int = setting(
         512, "Width in pixels that clips are fitted to, a multiple of 8; SD1.5 was made for 512."
     )
@@ -72,6 +77,8 @@ class DataSettings:
         for name in ("frames", "stride", "variants"):
             if getattr(self, name) < 1:
                 raise Video2LoRAError(f"The setting {name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.fps <= 1000:
+            raise Video2LoRAError(f"The setting fps is {self.fps}; it must be in 0 ... 1000.")
         for name in ("width", "height"):
             if getattr(self, name) < 8 or getattr(self, name) % 8:
                 raise Video2LoRAError(
@@ -85,6 +92,16 @@ class DataSettings:
             )
         check_augmentations(self.augmentations)
         check_augmentations(self.reference_augmentations, REFERENCE_AUGMENTATIONS)
+
+    @property
+    def clip(self) -> dict[str, float]:
+        """How clips are taken, as a checkpoint says it: frames, fps (0: counted), width and height."""
+        return {
+            "frames": self.frames,
+            "fps": self.fps / self.stride,
+            "width": self.width,
+            "height": self.height,
+        }
 
 
 _AT_LEAST = {
