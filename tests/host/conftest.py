@@ -58,15 +58,17 @@ def clip():
 
 @pytest.fixture
 def bars(host, monkeypatch):
-    """Every (value, total) that a progress bar of the host shows."""
+    """Every (value, total) that a progress bar of the host is told; newer ones show some of them only."""
     import comfy.utils
 
     shown = []
-    monkeypatch.setattr(
-        comfy.utils,
-        "PROGRESS_BAR_HOOK",
-        lambda value, total, preview, node_id=None: shown.append((value, total)),
-    )
+    update = comfy.utils.ProgressBar.update_absolute
+
+    def update_absolute(self, *args, **kwargs):
+        update(self, *args, **kwargs)
+        shown.append((self.current, self.total))
+
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", update_absolute)
     return shown
 
 
