@@ -7,6 +7,7 @@ from .compare import Compare
 from .example_reference import ExampleReference
 from .load_hypernet import LoadVideo2LoRAHypernet
 from .reference_to_lora import ReferenceVideoToLoRA
+from .refine_adaptive_lora import RefineAdaptiveLoRA
 from .saved_loras import ExportAdaptiveLoRA, LoadAdaptiveLoRA, SaveAdaptiveLoRA
 from .several_loras import BlendAdaptiveLoRA, InspectAdaptiveLoRA
 from .small_checkpoint import LoadSmallCheckpoint
@@ -24,6 +25,7 @@ NODE_CLASSES = [
     InspectAdaptiveLoRA,
     Compare,
     AdaptiveLoRAHook,
+    RefineAdaptiveLoRA,
     AnimateDiffLoader,
     LoadSmallCheckpoint,
     TrainVideo2LoRA,

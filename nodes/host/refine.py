@@ -1,0 +1,99 @@
+"""Refining an adaptive LoRA on its reference, through the frozen MODEL that the graph has."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...video2lora_core import AdaptiveLoRA, Video2LoRA
+from ...video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM
+from ...video2lora_core.training.refine import RefineSettings, refine, usual_start
+from .curve import as_image, draw_loss_curve
+from .denoiser import HostDenoiser, training_mode
+from .layers import backbone_family, list_targets
+from .patching import require_family
+from .prediction import check_vae, encode_reference
+from .preview import tiny_preview
+
+
+def refine_on_reference(
+    model: ModelPatcher,
+    vae: comfy.sd.VAE,
+    positive: list,
+    frames: Tensor,
+    settings: RefineSettings,
+    lora: AdaptiveLoRA | None = None,
+    recompute: bool = False,
+) -> tuple[AdaptiveLoRA, Tensor, list[float]]:
+    """The refined LoRA, its loss curve as an IMAGE, and the losses.
+
+    frames (F, H, W, 3) in [0, 1]; positive: the conditioning that says what is seen in them. Without a
+    LoRA to start from, the shared matrices are made from the settings' seed. Shows the host's progress bar
+    and honours Interrupt. Raises Video2LoRAError for a LoRA or VAE of another model, and for a blend.
+    """
+    if lora is None:
+        hypernet = seeded_matrices(model, settings.seed)
+        start = usual_start(hypernet, settings.seed)
+    else:
+        require_family(model, lora)
+        hypernet, start = lora.model, _single(lora)
+    check_vae(hypernet, vae)
+    latents = model.model.process_latent_in(encode_reference(vae, frames))[0].float()
+    bar = comfy.utils.ProgressBar(settings.steps)
+
+    def stepped(step: int, _: float) -> None:
+        bar.update_absolute(step, settings.steps)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    with training_mode():
+        weight_dtype = torch.float32 if settings.precision == "fp32" else None
+        denoiser = HostDenoiser(model, list(hypernet.targets), recompute=recompute, weight_dtype=weight_dtype)
+        weights, losses = refine(
+            hypernet,
+            denoiser,
+            latents.to(denoiser.device, copy=True),
+            positive[0][0][0].float().to(denoiser.device, copy=True),
+            start,
+            settings,
+            stepped,
+        )
+    count, height, width, _ = frames.shape
+    source = {"frames": count, "width": width, "height": height, "refined_steps": settings.steps}
+    if lora is None:
+        source["matrices_seed"] = settings.seed
+    name = lora.name if lora is not None else ""
+    refined = AdaptiveLoRA(hypernet, weights, name=name).described(
+        source=source, preview=tiny_preview(frames)
+    )
+    return refined, as_image(draw_loss_curve(losses, settings.steps, "loss on the reference")), losses
+
+
+def seeded_matrices(model: ModelPatcher, seed: int) -> Video2LoRA:
+    """Shared matrices for MODEL from a seed, orthogonal as at the start of training; nothing predicts yet."""
+    latent_format = model.model.latent_format
+    with training_mode(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Video2LoRA.create(
+            list_targets(model),
+            latent_channels=latent_format.latent_channels,
+            latent_scale=latent_format.scale_factor,
+            down_dim=ANIMATEDIFF_DOWN_DIM,
+            up_dim=ANIMATEDIFF_UP_DIM,
+            decoder_blocks=1,
+            sample_iters=1,
+            backbone=backbone_family(model),
+        ).eval()
+
+
+def _single(lora: AdaptiveLoRA) -> Tensor:
+    if lora.weights.ndim != 2 or lora.coefficients != (1.0,):
+        raise Video2LoRAError(
+            "A blend of adaptive LoRAs cannot be refined: it has several sets of numbers; refine one of its "
+            "parts, or start from nothing."
+        )
+    return lora.weights

@@ -1,0 +1,157 @@
+"""One condition's numbers trained on its own reference, the shared matrices and the backbone frozen.
+
+The second way to an adaptive LoRA: the N x D numbers that a hypernetwork would predict are optimised by the
+same objective, on the reference clip itself, starting from the prediction or from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters import Factors
+from ..errors import Video2LoRAError
+from ..model import Video2LoRA
+from .batch import TrainBatch, step_generator
+from .denoiser import Denoiser
+from .objective import Objective, draw_noise
+from .optimizer import WeightAverage
+from .settings import TrainingSettings
+
+NAME = "reference"
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """How long and how a condition is refined.
+
+    draws: noise levels of the reference in one step. rate: AdamW's learning rate at its highest; it falls to
+    nothing by the last step. decay: pulls the numbers back to where they started, which keeps what the
+    reference shows from being learned by heart.
+    """
+
+    steps: int = 100
+    draws: int = 4
+    rate: float = 0.02
+    decay: float = 0.0
+    seed: int = 0
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.draws < 1 or not self.rate > 0 or self.decay < 0:
+            raise Video2LoRAError(
+                "Refining needs at least one step and one draw a step, a rate above 0 and a decay of 0 or "
+                "more; change these settings."
+            )
+
+
+class OneCondition(nn.Module):
+    """The vectors (N, D) of one condition in the place of a hypernetwork, and frozen copies of the matrices.
+
+    Copies, because weights that a host loads in inference mode cannot be part of a graph.
+    """
+
+    def __init__(self, model: Video2LoRA, start: Tensor) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(start.detach().to(torch.float32, copy=True))
+        with torch.device("meta"):
+            shell = Video2LoRA(model.config, model.targets)
+        state = {name: value.detach().clone() for name, value in model.auxiliary.state_dict().items()}
+        shell.auxiliary.load_state_dict(state, assign=True)
+        self.auxiliary = shell.auxiliary.requires_grad_(False)
+        self._expand = shell.batched_factors
+
+    def predict_weights(self, latents: Tensor) -> Tensor:
+        """The same vectors for every reference, (B, N, D)."""
+        return self.weights.expand(latents.shape[0], -1, -1)
+
+    def batched_factors(self, weights: Tensor) -> Factors:
+        """As `Video2LoRA.batched_factors`."""
+        return self._expand(weights)
+
+
+def usual_start(model: Video2LoRA, seed: int) -> Tensor:
+    """Vectors (N, D) of the usual LoRA start: down random of unit norm, up zero, so that nothing changes."""
+    config = model.config
+    split = config.rank * config.down_dim
+    vectors = torch.zeros(len(model.targets), split + config.rank * config.up_dim)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(vectors.shape[0], split, generator=generator)
+    vectors[:, :split] = noise * config.down_dim**-0.5
+    return vectors
+
+
+def refine(
+    model: Video2LoRA,
+    denoiser: Denoiser,
+    latents: Tensor,
+    context: Tensor,
+    start: Tensor,
+    settings: RefineSettings,
+    listener: Callable[[int, float], None] | None = None,
+) -> tuple[Tensor, list[float]]:
+    """Optimise vectors (N, D) from `start`; returns them (averaged over the last steps) and the losses.
+
+    latents (C, T, H, W) of the reference, scaled as the backbone scales them; context (tokens, width) of what
+    it shows. `model` gives the auxiliary matrices, which stay as they are. `listener(step, loss)` is called
+    after each step and may raise to stop. Raises Video2LoRAError when the loss is not finite.
+    """
+    condition = OneCondition(model, start).to(latents.device)
+    origin = condition.weights.detach().clone()
+    objective = Objective(condition, denoiser, _objective_settings(settings))
+    batch = TrainBatch(
+        latents[None],
+        latents.expand(settings.draws, -1, -1, -1, -1),
+        context.expand(settings.draws, -1, -1),
+        (NAME,),
+    )
+    optimizer = torch.optim.AdamW([condition.weights], lr=settings.rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    average = WeightAverage(condition, decay=0.9)
+    losses = []
+    try:
+        for step in range(settings.steps):
+            generator = step_generator(settings.seed, step, "refine")
+            draw = draw_noise(
+                tuple(batch.target_latents.shape),
+                settings.draws,
+                denoiser.num_timesteps,
+                generator,
+                objective.settings,
+            ).to(latents.device)
+            loss = objective.loss(batch, draw).total
+            if not bool(loss.isfinite()):
+                raise Video2LoRAError(
+                    f"The loss of step {step + 1} is not finite; lower the rate, or choose fp32."
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            objective.release()
+            optimizer.step()
+            with torch.no_grad():
+                condition.weights.lerp_(origin, settings.decay * optimizer.param_groups[0]["lr"])
+            schedule.step()
+            average.update(step)
+            losses.append(float(loss.detach()))
+            if listener is not None:
+                listener(step + 1, losses[-1])
+        with average.applied():
+            return condition.weights.detach().cpu().clone(), losses
+    finally:
+        objective.branches.remove()
+
+
+def _objective_settings(settings: RefineSettings) -> TrainingSettings:
+    return TrainingSettings(
+        seed=settings.seed,
+        precision=settings.precision,
+        targets_per_reference=settings.draws,
+        timestep_stratified=True,
+        shared_noise="none",
+        contrastive_weight=0.0,
+        teacher_weight=0.0,
+        balance_conditions=False,
+    )
