@@ -3,9 +3,10 @@
 from .adaptive_lora_hook import AdaptiveLoRAHook
 from .animatediff_loader import AnimateDiffLoader
 from .apply_adaptive_lora import ApplyAdaptiveLoRA
-from .compare import Compare
+from .compare import Compare, ResultsGrid
 from .example_reference import ExampleReference
 from .load_hypernet import LoadVideo2LoRAHypernet
+from .reference_folder import ReferenceFolder
 from .reference_to_lora import ReferenceVideoToLoRA
 from .refine_adaptive_lora import RefineAdaptiveLoRA
 from .saved_loras import ExportAdaptiveLoRA, LoadAdaptiveLoRA, SaveAdaptiveLoRA
@@ -24,6 +25,8 @@ NODE_CLASSES = [
     BlendAdaptiveLoRA,
     InspectAdaptiveLoRA,
     Compare,
+    ReferenceFolder,
+    ResultsGrid,
     AdaptiveLoRAHook,
     RefineAdaptiveLoRA,
     AnimateDiffLoader,

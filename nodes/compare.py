@@ -1,11 +1,11 @@
-"""*Compare*: reference, without and with the LoRA side by side, looping on the node and saved as a video."""
+"""*Compare* and *Grid of Results*: clips side by side, looping on the node and saved as a video."""
 
 from typing import Any
 
 from comfy_api.latest import io
 
-from .host.comparison import save_video, shown, side_by_side
-from .schema import describe
+from .host.comparison import grid, save_video, shown, side_by_side
+from .schema import SEARCH_ALIASES, describe
 
 
 class Compare(io.ComfyNode):
@@ -21,7 +21,7 @@ class Compare(io.ComfyNode):
             category="Video2LoRA",
             description="Shows the reference, the result without and the result with the LoRA side by side, "
             "labelled and looping, and saves them as one video.",
-            search_aliases=["video2lora", "motion transfer", "effect", "reference video", "side by side"],
+            search_aliases=[*SEARCH_ALIASES, "side by side"],
             is_output_node=True,
             inputs=[
                 io.Image.Input(
@@ -69,3 +69,66 @@ class Compare(io.ComfyNode):
         frames = side_by_side([(label, clip) for label, clip in clips if clip is not None])
         video, saved = save_video(frames, fps, filename_prefix)
         return io.NodeOutput(video, frames, ui=shown(frames, fps) | {"video": [saved]})
+
+
+class ResultsGrid(io.ComfyNode):
+    """All clips of a list in one looping picture and one video."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to the host."""
+        return describe(
+            io.Schema,
+            node_id="Video2LoRAResultsGrid",
+            display_name="Grid of Results",
+            category="Video2LoRA",
+            description="Puts all clips of a list, such as the results of Reference Folder, into one looping "
+            "grid and saves it as a video.",
+            search_aliases=[*SEARCH_ALIASES, "contact sheet", "batch"],
+            is_output_node=True,
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("clips", tooltip="A list of clips: decoded results, or Compare's frames."),
+                io.Int.Input(
+                    "columns", default=3, min=1, max=16, tooltip="How many clips stand in a row of the grid."
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=8.0,
+                    min=0.5,
+                    max=120.0,
+                    step=0.5,
+                    tooltip="Frames per second of all clips.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video2lora/grid",
+                    tooltip="How the mp4's name in the output folder begins; a number follows.",
+                ),
+                io.String.Input(
+                    "names",
+                    optional=True,
+                    force_input=True,
+                    tooltip="A list of labels, one a clip: names of Reference Folder. Not linked: no labels.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(display_name="grid", tooltip="The grid as a video."),
+                io.Image.Output(display_name="frames", tooltip="The grid as frames."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clips: list[Any],
+        columns: list[int],
+        fps: list[float],
+        filename_prefix: list[str],
+        names: list[str] | None = None,
+    ) -> io.NodeOutput:
+        """Arrange them, save them, and show them."""
+        labels = [*(names or []), *[""] * len(clips)]
+        frames = grid(list(zip(labels, clips, strict=False)), columns[0], clips[0].shape[1])
+        video, saved = save_video(frames, fps[0], filename_prefix[0])
+        return io.NodeOutput(video, frames, ui=shown(frames, fps[0]) | {"video": [saved]})

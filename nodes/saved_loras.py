@@ -16,9 +16,9 @@ from .host.saved_loras import (
     saved_problem,
 )
 from .io_types import AdaptiveLoRAType, Hypernet
-from .schema import describe
+from .schema import SEARCH_ALIASES, describe
 
-ALIASES = ["video2lora", "motion transfer", "effect", "reference video", "lora file"]
+ALIASES = [*SEARCH_ALIASES, "lora file"]
 MAX_STRENGTH = 10.0
 
 
@@ -163,7 +163,7 @@ class ExportAdaptiveLoRA(io.ComfyNode):
             display_name="Export Adaptive LoRA",
             category="Video2LoRA",
             description="Writes a plain LoRA into models/loras, and gives it as LORA_MODEL for stock nodes.",
-            search_aliases=[*ALIASES, "kohya", "diffusers", "motion lora"],
+            search_aliases=[*SEARCH_ALIASES, "kohya", "diffusers", "motion lora"],
             is_output_node=True,
             inputs=[
                 AdaptiveLoRAType.Input(

@@ -9,12 +9,11 @@ from ..video2lora_core.errors import Video2LoRAError
 from .host.curve import as_image
 from .host.inspection import inspect_loras
 from .io_types import AdaptiveLoRAType
-from .schema import describe
+from .schema import SEARCH_ALIASES, describe
 
 # Fixed sockets and no growing input: its values have other names from host to host, and graphs are shared.
 SOCKETS = 8
 MAX_WEIGHT = 10.0
-ALIASES = ["video2lora", "motion transfer", "effect", "reference video"]
 SPACES = {"predictions": "predicted", "changes": "expanded"}
 
 
@@ -30,7 +29,7 @@ class BlendAdaptiveLoRA(io.ComfyNode):
             display_name="Blend Adaptive LoRAs",
             category="Video2LoRA",
             description="Mixes two to eight adaptive LoRAs of one hypernetwork; negative weights subtract.",
-            search_aliases=[*ALIASES, "merge", "mix"],
+            search_aliases=[*SEARCH_ALIASES, "merge", "mix"],
             inputs=[
                 io.Combo.Input(
                     "space",
@@ -90,7 +89,7 @@ class InspectAdaptiveLoRA(io.ComfyNode):
             category="Video2LoRA",
             description="Draws how much each layer is changed, by depth, for up to eight adaptive LoRAs side "
             "by side, and how similar they are.",
-            search_aliases=[*ALIASES, "analyze", "similarity"],
+            search_aliases=[*SEARCH_ALIASES, "analyze", "similarity"],
             is_output_node=True,
             inputs=[
                 *_loras(required=1),

@@ -34,21 +34,39 @@ def side_by_side(clips: Sequence[tuple[str, Tensor]]) -> Tensor:
     All get the height of the last one (at least 256, at most 720 pixels); T is the longest clip's length, and
     shorter ones start again. Shows progress and honours Interrupt.
     """
-    height = min(max(clips[-1][1].shape[1], MIN_HEIGHT), MAX_HEIGHT)
+    return grid(clips, len(clips), clips[-1][1].shape[1])
+
+
+def grid(clips: Sequence[tuple[str, Tensor]], columns: int, height: int) -> Tensor:
+    """Like `side_by_side`, `columns` clips a row, every clip about `height` pixels high (256 to 720)."""
+    height = min(max(height, MIN_HEIGHT), MAX_HEIGHT)
     length = max(clip.shape[0] for _, clip in clips)
     panels = []
     progress = comfy.utils.ProgressBar(len(clips))
     for label, clip in clips:
         comfy.model_management.throw_exception_if_processing_interrupted()
         panel = _fitted(clip, height)
-        strip = _label(label, panel.shape[2], max(22, height // 12))
-        panel = torch.cat([strip.expand(panel.shape[0], -1, -1, -1), panel], dim=1)
+        if label:
+            strip = _label(label, panel.shape[2], max(22, height // 12))
+            panel = torch.cat([strip.expand(panel.shape[0], -1, -1, -1), panel], dim=1)
         panels.append(panel[torch.arange(length) % panel.shape[0]])
         progress.update(1)
-    spaced = [F.pad(panel, (0, 0, 0, GAP), value=BACKGROUND) for panel in panels[:-1]]
-    frames = torch.cat([*spaced, panels[-1]], dim=2)
+    rows = [_joined(panels[first : first + columns], 2) for first in range(0, len(panels), columns)]
+    frames = _joined(rows, 1)
     # Video encoders want even sides.
     return F.pad(frames, (0, 0, 0, frames.shape[2] % 2, 0, frames.shape[1] % 2), value=BACKGROUND)
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Frames (T, H, W, 3) beside (dim 2) or below (dim 1) each other with a gap; the other side is filled."""
+    across = 3 - dim
+    longest = max(part.shape[across] for part in parts)
+    filled = []
+    for index, part in enumerate(parts):
+        gap, missing = (GAP if index + 1 < len(parts) else 0), longest - part.shape[across]
+        down, right = (missing, gap) if dim == 2 else (gap, missing)
+        filled.append(F.pad(part, (0, 0, 0, right, 0, down), value=BACKGROUND))
+    return torch.cat(filled, dim=dim)
 
 
 def shown(frames: Tensor, fps: float) -> dict:
