@@ -15,12 +15,13 @@ endif
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help demo snapshot test soak bench lint eval clean python
+.PHONY: help demo snapshot test soak fuzz bench lint eval clean python
 
 help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
 	@echo "make test    all tests (TESTS=tests/core for some of them, HOST=0.18.2 for another ComfyUI)"
 	@echo "make soak    a thousand random sequences of attaching, applying, cloning, sampling and unloading"
+	@echo "make fuzz    damaged files of every kind that is read (N=10000 of each, SEED=n)"
 	@echo "make bench   speed, as ratios"
 	@echo "make eval    what the shipped models transfer, measured (SEED=n, N=samples a set)"
 	@echo "make lint    ruff"
@@ -36,6 +37,9 @@ test:
 
 soak:
 	@SEQUENCES=1000 $(RUN) -m pytest -q tests/host/test_sequences.py
+
+fuzz:
+	@FUZZ_FILES=$(or $(N),10000) FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s -k damaged_file tests/core/test_fuzz.py tests/host/test_fuzz_host.py
 
 bench:
 	@$(RUN) -m benchmarks

@@ -165,20 +165,25 @@ def new_file(
             "plain name, with folders before it if you like."
         )
     root = Path(os.path.abspath(root))
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root))
-    except OSError as error:
-        raise Video2LoRAError(
-            f"The folder for '{prefix}' in {root} cannot be made ({error.strerror}); choose another prefix."
-        ) from error
 
     def name() -> str:
         return f"{stem}_{number:05}_{extension}"
 
-    while any((Path(place) / subfolder / name()).exists() for place in (root, *roots)):
-        number += 1
-    return Path(folder) / name()
+    if not in_configured_folders(root / prefix):
+        raise Video2LoRAError(
+            f"The file name prefix {filename_prefix[:100]!a} follows a link that leads outside ComfyUI's "
+            "folders; write another one."
+        )
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root))
+        while any((Path(place) / subfolder / name()).exists() for place in (root, *roots)):
+            number += 1
+        return Path(folder) / name()
+    except OSError as error:
+        raise Video2LoRAError(
+            f"The folder for '{prefix}' in {root} cannot be made ({error.strerror}); choose another prefix."
+        ) from error
 
 
 def fingerprint_file(folder: str, name: str) -> str:
