@@ -3,7 +3,14 @@
 from comfy_api.latest import io, ui
 
 from ..video2lora_core.training.settings import TrainingSettings
-from .host.train_graph import make_job, settings_problem, train_in_graph
+from .host.train_graph import (
+    GO_ON,
+    START_ANEW,
+    fingerprint_dataset,
+    make_job,
+    settings_problem,
+    train_in_graph,
+)
 from .io_types import Hypernet
 from .schema import SEARCH_ALIASES, describe
 
@@ -122,6 +129,7 @@ class TrainVideo2LoRA(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFF,
+                    control_after_generate=False,
                     tooltip="Seed of the start, the clips, the noise and the held-out conditions.",
                 ),
                 io.String.Input(
@@ -137,10 +145,25 @@ class TrainVideo2LoRA(io.ComfyNode):
                     optional=True,
                     tooltip="A hypernetwork to go on from instead of a new one.",
                 ),
+                io.Combo.Input(
+                    "when_run_exists",
+                    options=[GO_ON, START_ANEW],
+                    default=GO_ON,
+                    optional=True,
+                    tooltip="What to do when a run of this name exists. go on: from its last checkpoint; "
+                    "steps, rates, precision and added clips may be others than before, anything else is "
+                    "refused by name. start anew: the earlier run is kept aside, in a folder before_1, 2, "
+                    "... beside its checkpoints.",
+                ),
             ],
             outputs=[
                 Hypernet.Output(display_name="hypernet", tooltip="The trained hypernetwork, ready for use."),
-                io.Image.Output(display_name="loss_curve", tooltip="The loss of every step of this run."),
+                io.Image.Output(display_name="loss_curve", tooltip="The loss over the whole run."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="Where the model was saved, and its loss without a LoRA, with the matched and "
+                    "with another reference.",
+                ),
             ],
         )
 
@@ -153,10 +176,25 @@ class TrainVideo2LoRA(io.ComfyNode):
         return settings_problem(settings) or True
 
     @classmethod
+    def fingerprint_inputs(cls, dataset: str, **_: object) -> str:
+        """Changes with the clips in the dataset, so that the host runs the node again for new ones."""
+        return fingerprint_dataset(dataset)
+
+    @classmethod
     def execute(
-        cls, model, clip, vae, dataset: str, name: str, settings: str, start_from=None, **widgets: object
+        cls,
+        model,
+        clip,
+        vae,
+        dataset: str,
+        name: str,
+        settings: str,
+        start_from=None,
+        when_run_exists: str = GO_ON,
+        **widgets: object,
     ) -> io.NodeOutput:
         """Train; Interrupt raises through here after a checkpoint."""
         job = make_job(name, dataset, settings, **widgets)
-        hypernet, curve = train_in_graph(model, clip, vae, job, name, start_from)
-        return io.NodeOutput(hypernet, curve, ui=ui.PreviewImage(curve, cls=cls))
+        made = train_in_graph(model, clip, vae, job, name, start_from, when_run_exists)
+        shown = {**ui.PreviewImage(made.curve, cls=cls).as_dict(), "text": (made.report,)}
+        return io.NodeOutput(made.hypernet, made.curve, made.report, ui=shown)

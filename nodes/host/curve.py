@@ -13,8 +13,8 @@ BACKGROUND, AXIS, PALE, STRONG = (24, 24, 28), (150, 150, 160), (70, 90, 130), (
 KEPT = 0.95
 
 
-def draw_loss_curve(losses: Sequence[float], steps: int, caption: str = "") -> Image.Image:
-    """The losses of steps 1, 2, ... on an axis of `steps` steps, 640 x 360 pixels, with a line of text
+def draw_loss_curve(points: Sequence[tuple[int, float]], steps: int, caption: str = "") -> Image.Image:
+    """(step, loss) in order on an axis from step 0 to `steps`, 640 x 360 pixels, with a line of text
     above.
     """
     picture = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
@@ -24,15 +24,16 @@ def draw_loss_curve(losses: Sequence[float], steps: int, caption: str = "") -> I
     draw.line([(MARGIN, MARGIN), (MARGIN, bottom), (right, bottom)], fill=AXIS)
     draw.text((MARGIN, bottom + 8), "0", fill=AXIS)
     draw.text((right - 40, bottom + 8), str(steps), fill=AXIS)
-    if not losses:
+    if not points:
         return picture
+    losses = [loss for _, loss in points]
     low, high = min(losses), max(losses)
     span = max(high - low, 1e-12)
     draw.text((4, MARGIN), f"{high:.3g}", fill=AXIS)
     draw.text((4, bottom - 12), f"{low:.3g}", fill=AXIS)
 
-    def place(index: int, loss: float) -> tuple[float, float]:
-        across = MARGIN + (right - MARGIN) * (index + 1) / max(steps, 1)
+    def place(step: int, loss: float) -> tuple[float, float]:
+        across = MARGIN + (right - MARGIN) * step / max(steps, 1)
         return across, bottom - (bottom - MARGIN) * (loss - low) / span
 
     mean, smooth = losses[0], []
@@ -40,8 +41,8 @@ def draw_loss_curve(losses: Sequence[float], steps: int, caption: str = "") -> I
         mean = KEPT * mean + (1.0 - KEPT) * loss
         smooth.append(mean)
     for values, colour, width in ((losses, PALE, 1), (smooth, STRONG, 2)):
-        points = [place(index, value) for index, value in enumerate(values)]
-        draw.line(points if len(points) > 1 else points * 2, fill=colour, width=width)
+        line = [place(step, value) for (step, _), value in zip(points, values, strict=True)]
+        draw.line(line if len(line) > 1 else line * 2, fill=colour, width=width)
     return picture
 
 

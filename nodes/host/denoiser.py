@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.files.writing import tensors_fingerprint
 from ...video2lora_core.motion_module import VanillaTemporalModule
 from ...video2lora_core.spec import LayerTarget
-from .animatediff import MOTION_KEY, TemporalLayers, motion_patchers
+from .animatediff import MOTION_KEY, TemporalLayers, clone_model, motion_patchers
 from .layers import MOTION_SCOPE, UNET_SCOPE
+from .patching import settle_or_refuse
 from .private_copy import private_copy
 
 RECOMPUTED = (openaimodel.ResBlock, comfy.ldm.modules.attention.SpatialTransformer, VanillaTemporalModule)
@@ -54,6 +56,8 @@ class HostDenoiser:
         recompute: bool = False,
         weight_dtype: torch.dtype | None = torch.float32,
     ) -> None:
+        model = clone_model(model)
+        settle_or_refuse(model)
         copied, counterparts = private_copy(model)
         self._model = copied
         self._sampling = copied.model_sampling
@@ -65,6 +69,7 @@ class HostDenoiser:
             "wrappers": {WrappersMP.DIFFUSION_MODEL: {MOTION_KEY: [TemporalLayers(part) for part in own]}},
         }
         self.device = model.load_device
+        self.identity = self._fingerprints(model, counterparts)
         if weight_dtype is not None:
             for part in (copied.diffusion_model, *own):
                 part.to(weight_dtype)
@@ -123,6 +128,25 @@ class HostDenoiser:
         """How far the denoised latents move per unit of prediction, (B,)."""
         return self._affine(timesteps)[1].abs().flatten()
 
+    def _fingerprints(self, model: ModelPatcher, counterparts: dict[int, Any]) -> dict[str, str]:
+        """What the backbone is, by name: its layers, its motion module and its noise schedule."""
+        layers: dict[str, dict[str, Tensor]] = {"backbone": {}, "motion module": {}}
+        motion = set()
+        for _, _, patcher in motion_patchers(model):
+            for name, original in patcher.model.named_modules():
+                if (part := counterparts.get(id(original))) is not None:
+                    motion.add(id(part))
+                    layers["motion module"] |= _own_weights(name, part)
+        for name, part in self._model.diffusion_model.named_modules():
+            if id(part) not in motion:
+                layers["backbone"] |= _own_weights(name, part)
+        steps = torch.tensor([0, self.num_timesteps // 2, self.num_timesteps - 1], device=self.device)
+        schedule = {"sigmas": self._sampling.sigmas, "affine": torch.cat(self._affine(steps))}
+        return {
+            kind: tensors_fingerprint({name: tensors[name] for name in sorted(tensors)}, {})
+            for kind, tensors in {**layers, "noise schedule": schedule}.items()
+        }
+
     def _sigmas(self, timesteps: Tensor) -> Tensor:
         return self._sampling.sigmas[timesteps]
 
@@ -148,6 +172,11 @@ class HostDenoiser:
             "sigmas": sigmas[:1],
             "sample_sigmas": sigmas[:1],
         }
+
+
+def _own_weights(name: str, module: nn.Module) -> dict[str, Tensor]:
+    # In half precision: what a weight is stored in is the host's choice, by the device.
+    return {f"{name}.{own}": value.half() for own, value in module.named_parameters(recurse=False)}
 
 
 def _fused_attention(_, *args, **kwargs) -> Tensor:

@@ -217,14 +217,18 @@ def settle_motion_patches(model: ModelPatcher) -> int:
 
 def settle_before_sampling(executor, *args, **kwargs):
     """Sampler wrapper: the last moment to find the motion module that a LoRA waits for."""
-    model = executor.class_obj.model_patcher
-    if not settle_motion_patches(model):
+    settle_or_refuse(executor.class_obj.model_patcher)
+    return executor(*args, **kwargs)
+
+
+def settle_or_refuse(model: ModelPatcher) -> None:
+    """As `settle_motion_patches`, for the last moment: raises Video2LoRAError when a LoRA still waits."""
+    if not settle_motion_patches(model) and waiting_patches(model):
         layers = sum(len(patch.targets) for patch in waiting_patches(model))
         raise Video2LoRAError(
             f"The adaptive LoRA has {layers} temporal layers but no AnimateDiff motion module is attached to "
             "the MODEL; attach one before the sampler, or set motion_strength to 0 on Apply Adaptive LoRA."
         )
-    return executor(*args, **kwargs)
 
 
 def require_motion_layers(patcher: ModelPatcher, patch: MotionPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,8 +18,11 @@ from comfy.model_patcher import ModelPatcher
 from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.safetensors_io import read_header
+from ...video2lora_core.files.writing import copy_file
 from ...video2lora_core.training import Processes, StepReport, Trainer, TrainingSettings
+from ...video2lora_core.training.checkpoint import HYPERNET
 from ...video2lora_core.training.new_hypernet import HypernetSettings
+from ...video2lora_core.training.resume import CHANGEABLE
 from ...video2lora_core.training.settings import DataSettings
 from ...video2lora_core.training.settings_file import describe, read_config, setting
 from . import files
@@ -30,7 +32,6 @@ from .small_checkpoint import load_small_checkpoint
 from .train_job import JobListener, TrainingJob, run_job
 
 log = logging.getLogger(__name__)
-FINAL_NAME = "hypernet.safetensors"
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--output", metavar="FOLDER", required=True, help="where checkpoints, logs and the result go"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the output folder's last checkpoint"
+        "--resume", action="store_true", help="go on from the output folder's last sound checkpoint"
     )
+    parser.add_argument(
+        "--resume-from", metavar="STEP", type=int, help="go on from the checkpoint of that step instead"
+    )
+    parser.add_argument(
+        "--allow-change", metavar="NAME", action="append", default=[],
+        help="go on although this setting is another than before (it is recorded in the result); may be "
+        f"given several times; one of {', '.join(sorted(CHANGEABLE))}",
+    )  # fmt: skip
     parser.add_argument("--cpu", action="store_true", help="train on the CPU even where there is a GPU")
     return parser
 
@@ -102,7 +111,12 @@ def _train(options: argparse.Namespace) -> int:
     sections = read_config(Path(options.config), SECTIONS)
     backbone: BackboneSettings = sections["backbone"]
     folder = Path(options.output)
-    job = TrainingJob(sections["data"], sections["hypernet"], sections["training"], folder, options.resume)
+    job = TrainingJob(
+        sections["data"], sections["hypernet"], sections["training"], folder,
+        resume=options.resume or options.resume_from is not None,
+        resume_step=options.resume_from,
+        allowed=tuple(options.allow_change),
+    )  # fmt: skip
     processes = Processes.start("cpu" if options.cpu else None)
     model, clip, vae = load_backbone(backbone)
     start = None
@@ -112,10 +126,8 @@ def _train(options: argparse.Namespace) -> int:
     try:
         _, result = run_job(model, clip, vae, job, processes=processes, listener=listener, start=start)
         if processes.is_main and result.checkpoint is not None:
-            final = folder / FINAL_NAME
-            temporary = final.with_suffix(".tmp")
-            shutil.copyfile(result.checkpoint / FINAL_NAME, temporary)
-            temporary.replace(final)
+            final = folder / HYPERNET
+            copy_file(result.checkpoint / HYPERNET, final)
             log.info(
                 "%s after %d steps: %s", "Finished" if result.finished else "Stopped", result.step, final
             )

@@ -5,34 +5,50 @@ Interrupt.
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import re
-import shutil
 import time
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass
+from pathlib import Path
 
 import comfy.model_management
 import comfy.sd
 import comfy.utils
 import folder_paths
 from comfy.model_patcher import ModelPatcher
+from PIL import Image
 from torch import Tensor
 
 from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.training import StepReport
-from ...video2lora_core.training.checkpoint import HYPERNET, list_checkpoints
+from ...video2lora_core.files.writing import copy_file, tensors_fingerprint
+from ...video2lora_core.training import StepReport, Trainer
+from ...video2lora_core.training.checkpoint import CHECKPOINTS, HYPERNET, list_checkpoints, set_run_aside
+from ...video2lora_core.training.clip_list import read_clip_list
+from ...video2lora_core.training.metrics import ALL, LOSS_COLUMNS, LOSSES, read_rows
 from ...video2lora_core.training.new_hypernet import HypernetSettings
+from ...video2lora_core.training.resume import CHANGEABLE
 from ...video2lora_core.training.settings import DataSettings, TrainingSettings
 from ...video2lora_core.training.settings_file import parse_config
-from ...video2lora_core.training.trainer import CHECKPOINTS
 from .curve import as_image, draw_loss_curve
-from .files import HYPERNETS
+from .files import HYPERNETS, stays_inside
 from .train_job import JobListener, TrainingJob, run_job
 
 RUNS = "video2lora_training"
+GO_ON, START_ANEW = "go on", "start anew"
 SECTIONS = {"data": DataSettings, "hypernet": HypernetSettings, "training": TrainingSettings}
 PREVIEW_SECONDS = 2.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class GraphResult:
+    """What the node gives: the hypernetwork, the loss curve (IMAGE), and a few lines about both."""
+
+    hypernet: Video2LoRA
+    curve: Tensor
+    report: str
 
 
 def train_in_graph(
@@ -42,12 +58,13 @@ def train_in_graph(
     job: TrainingJob,
     name: str,
     start: Video2LoRA | None = None,
-) -> tuple[Video2LoRA, Tensor]:
-    """Train, and put the result into `models/video2lora/<name>.safetensors`; returns it and the loss curve
-    (IMAGE).
+    when_run_exists: str = GO_ON,
+) -> GraphResult:
+    """Train, and put the result into `models/video2lora/<name>.safetensors`.
 
     Interrupt ends the run with a checkpoint in the job's folder; the next run with the same name goes on from
-    it. Raises Video2LoRAError as `run_job`, and when a model of that name exists already.
+    it, or with `start anew` puts it aside. Raises Video2LoRAError as `run_job`, and when there is a model of
+    that name which no run made.
     """
     target = Path(folder_paths.get_folder_paths(HYPERNETS)[0]) / f"{name}.safetensors"
     if target.exists() and not list_checkpoints(job.folder / CHECKPOINTS):
@@ -55,26 +72,52 @@ def train_in_graph(
             f"There is a '{target.name}' in models/{HYPERNETS} that no run of this name made; choose another "
             "name."
         )
-    curve = _LiveCurve(job.training.steps)
-    listener = JobListener(encoded=_encoded, stepped=curve.stepped)
+    if when_run_exists == START_ANEW:
+        set_run_aside(job.folder)
+    # Asking for other rates, more steps or more clips in the graph is meant; it is logged and recorded.
+    job = dataclasses.replace(job, allowed=tuple(CHANGEABLE))
+    curve = _LiveCurve(job.training.steps, job.folder / LOSSES)
+    notes: list[str] = []
+    listener = JobListener(
+        encoded=_encoded,
+        reported=lambda report: notes.extend(report.lines()),
+        started=curve.started,
+        stepped=curve.stepped,
+    )
     hypernet, result = run_job(model, clip, vae, job, listener=listener, start=start)
     if result.checkpoint is not None:
-        temporary = target.with_suffix(".tmp")
-        shutil.copyfile(result.checkpoint / HYPERNET, temporary)
-        temporary.replace(target)
-    return hypernet, as_image(curve.picture())
+        copy_file(result.checkpoint / HYPERNET, target)
+    lines = [f"Saved as models/{HYPERNETS}/{target.name}, ready for Load Video2LoRA Hypernet."]
+    if curve.first == result.step:
+        lines.append(
+            f"The run had done its {result.step} steps already and nothing was trained: raise steps to go "
+            f"on, or set when_run_exists to '{START_ANEW}'."
+        )
+    elif curve.first:
+        lines.append(f"Went on from step {curve.first} to {result.step}.")
+    lines += [
+        f"{row.set}: loss {row.no_lora:.5f} without a LoRA, {row.matched:.5f} with the matched reference, "
+        f"{row.shuffled:.5f} with another one"
+        for row in result.comparisons
+        if row.condition == ALL
+    ]
+    if result.skipped:
+        lines.append(f"{result.skipped} steps were skipped: their gradient was not finite.")
+    return GraphResult(hypernet, as_image(curve.picture()), "\n".join([*lines, *notes]))
 
 
 def make_job(name: str, dataset: str, settings: str, **widgets: object) -> TrainingJob:
     """A job from the node's inputs; `settings` is TOML or JSON for what has no widget, by section.
 
-    The dataset lies in ComfyUI's input folder and the run in its output folder. Raises Video2LoRAError for
-    names that point elsewhere, unknown settings, and settings that are also widgets.
+    The dataset lies in ComfyUI's input folder, the run and its cache in its output folder.
+
+    Raises Video2LoRAError for names that point elsewhere, unknown settings and values.
     """
     if not _NAME.fullmatch(name):
         raise Video2LoRAError(
             f"The name '{name}' can not be used: take letters, digits, - and _, at most 64 of them."
         )
+    runs = Path(folder_paths.get_output_directory()) / RUNS
     is_json = settings.lstrip().startswith("{")
     sections = parse_config(settings, SECTIONS, "The settings", is_json)
     for label, kind in SECTIONS.items():
@@ -82,9 +125,13 @@ def make_job(name: str, dataset: str, settings: str, **widgets: object) -> Train
         changes = {key: value for key, value in widgets.items() if key in known}
         if label == "data":
             changes["dataset"] = str(dataset_path(dataset))
+            cache = sections["data"].cache
+            if cache:
+                changes["cache"] = str(_inside(runs, cache, "The cache", f"folder output/{RUNS}"))
         sections[label] = dataclasses.replace(sections[label], **changes)
-    folder = Path(folder_paths.get_output_directory()) / RUNS / name
-    return TrainingJob(sections["data"], sections["hypernet"], sections["training"], folder, resume=True)
+    data, hypernet, training = (sections[label] for label in SECTIONS)
+    root = Path(folder_paths.get_input_directory())
+    return TrainingJob(data, hypernet, training, runs / name, resume=True, root=root)
 
 
 def settings_problem(settings: str | None) -> str | None:
@@ -98,28 +145,52 @@ def settings_problem(settings: str | None) -> str | None:
 
 def dataset_path(dataset: str) -> Path:
     """A dataset by its name in ComfyUI's input folder. Raises Video2LoRAError when it points out of it."""
-    names = (PurePosixPath(dataset), PureWindowsPath(dataset))
-    if not dataset or any(path.is_absolute() or path.drive or ".." in path.parts for path in names):
-        raise Video2LoRAError(
-            f"The dataset '{dataset}' must be a folder or list inside ComfyUI's input folder; put it there."
-        )
-    return Path(folder_paths.get_input_directory()) / dataset
+    return _inside(Path(folder_paths.get_input_directory()), dataset, "The dataset", "input folder")
+
+
+def _inside(root: Path, name: str, what: str, where: str) -> Path:
+    path = root / name
+    inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    if not name or not stays_inside(name) or not inside:
+        raise Video2LoRAError(f"{what} '{name}' must lie inside ComfyUI's {where}; name a place there.")
+    return path
+
+
+def fingerprint_dataset(dataset: str) -> str:
+    """A string that changes with the names, sizes and times of a dataset's files; it never raises."""
+    try:
+        root = Path(folder_paths.get_input_directory())
+        path = dataset_path(dataset)
+        records = read_clip_list(path, root=root)
+        files = {record.path for record in records} | {record.path.with_suffix(".txt") for record in records}
+        stats = [(str(file), file.stat()) for file in sorted(files | {path}) if file.is_file()]
+        found = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        return tensors_fingerprint({}, {"files": found})
+    except (Video2LoRAError, OSError, ValueError) as error:
+        return str(error)
 
 
 class _LiveCurve:
     """Progress bar and preview of the loss curve; raises the host's Interrupt."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, log: Path) -> None:
         self._steps = steps
+        self._log = log
         self._bar = comfy.utils.ProgressBar(steps)
-        self._losses: list[float] = []
-        self._first = 1
+        self._losses: list[tuple[int, float]] = []
         self._shown = 0.0
+        self.first = 0
+
+    def started(self, trainer: Trainer) -> None:
+        """Take the steps before this start from the run's own log."""
+        self.first = trainer.state.step
+        rows = read_rows(self._log, LOSS_COLUMNS, self.first)
+        self._losses = [(int(row[0]), float(row[1])) for row in rows]
 
     def stepped(self, report: StepReport) -> None:
-        if not self._losses:
-            self._first = report.step
-        self._losses.append(report.loss)
+        """Add a step."""
+        if math.isfinite(report.loss):
+            self._losses.append((report.step, report.loss))
         preview = None
         if time.monotonic() - self._shown > PREVIEW_SECONDS or report.step == report.steps:
             self._shown = time.monotonic()
@@ -128,10 +199,9 @@ class _LiveCurve:
         self._bar.update_absolute(report.step, self._steps, preview)
         comfy.model_management.throw_exception_if_processing_interrupted()
 
-    def picture(self, caption: str = "training loss"):
-        if self._first > 1:
-            caption += f" (from step {self._first})"
-        return draw_loss_curve(self._losses, self._steps - self._first + 1, caption)
+    def picture(self, caption: str = "training loss") -> Image.Image:
+        """The curve so far, from the first step of the run on."""
+        return draw_loss_curve(self._losses, self._steps, caption)
 
 
 def _encoded(done: int, total: int) -> None:

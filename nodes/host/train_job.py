@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import comfy.sd
 import torch
@@ -16,6 +17,7 @@ from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.training import Processes, StepReport, Trainer, TrainingResult, TrainingSettings
 from ...video2lora_core.training.cache import ClipCache
+from ...video2lora_core.training.checkpoint import CHECKPOINTS, choose_checkpoint
 from ...video2lora_core.training.clip_list import read_clip_list
 from ...video2lora_core.training.dataset import (
     CachedClips,
@@ -25,8 +27,8 @@ from ...video2lora_core.training.dataset import (
     split_heldout,
 )
 from ...video2lora_core.training.new_hypernet import HypernetSettings
-from ...video2lora_core.training.settings import DataSettings
-from ...video2lora_core.training.trainer import check_settings
+from ...video2lora_core.training.settings import DataSettings, check_settings
+from ...video2lora_core.training.settings_file import to_dict
 from .clip_encoder import HostClipEncoder
 from .denoiser import HostDenoiser, training_mode
 from .layers import backbone_family, list_targets
@@ -37,8 +39,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What to train, on which clips, and where checkpoints and logs go; `resume` goes on with what is
-    there.
+    """What to train, on which clips, and where checkpoints and logs go.
+
+    resume: go on with what is there, from the checkpoint of `resume_step` or else from the last sound one,
+    although the settings in `allowed` are others than before. root: the only folder that clips are read from;
+    None: any.
     """
 
     data: DataSettings
@@ -46,6 +51,9 @@ class TrainingJob:
     training: TrainingSettings
     folder: Path
     resume: bool = False
+    resume_step: int | None = None
+    allowed: tuple[str, ...] = ()
+    root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -82,18 +90,24 @@ def run_job(
     processes = processes or Processes(device=model.load_device)
     with training_mode():
         hypernet = _make_hypernet(model, vae, job, start).to(processes.device, torch.float32)
-        check_settings(job.training, hypernet, processes)
-        entries, report = _encode(model, clip, vae, job, processes, listener)
-        training, heldout = split_heldout(entries, job.data, job.training.seed)
+        check_settings(job.training, hypernet.hypernetwork.context_config.kind, processes.count)
+        checkpoint = None
+        if job.resume:
+            checkpoint = choose_checkpoint(job.folder / CHECKPOINTS, job.resume_step)
+        encoder = HostClipEncoder(model, clip, vae)
+        entries, report = _encode(encoder, job, processes, listener)
+        kept = checkpoint.facts["identity"].get("heldout", ()) if checkpoint else None
+        training, heldout = split_heldout(entries, job.data, job.training.seed, kept)
         report = dataclasses.replace(report, heldout=tuple(heldout))
         for line in report.lines():
             log.info("%s", line)
         if listener.reported is not None:
             listener.reported(report)
-        trainer = _make_trainer(model, hypernet, job, training, heldout, processes, listener)
+        identity = _identity(encoder, job, start, training, heldout)
+        trainer = _make_trainer(model, hypernet, job, training, heldout, processes, listener, identity)
         try:
-            if job.resume:
-                trainer.resume()
+            if checkpoint is not None:
+                trainer.resume(checkpoint, job.allowed)
             if listener.started is not None:
                 listener.started(trainer)
             result = trainer.run()
@@ -128,18 +142,34 @@ def _make_hypernet(
 
 
 def _encode(
-    model: ModelPatcher,
-    clip: comfy.sd.CLIP,
-    vae: comfy.sd.VAE,
-    job: TrainingJob,
-    processes: Processes,
-    listener: JobListener,
+    encoder: HostClipEncoder, job: TrainingJob, processes: Processes, listener: JobListener
 ) -> tuple[Entries, DatasetReport]:
-    records = read_clip_list(Path(job.data.dataset), job.data.default_caption)
+    records = read_clip_list(Path(job.data.dataset), job.data.default_caption, job.root)
     folder = Path(job.data.cache) if job.data.cache else job.folder / "cache"
     with torch.inference_mode():
-        cache = ClipCache(folder, job.data, HostClipEncoder(model, clip, vae))
+        cache = ClipCache(folder, job.data, encoder)
         return encode_dataset(records, cache, processes, listener.encoded)
+
+
+def _identity(
+    encoder: HostClipEncoder, job: TrainingJob, start: Video2LoRA | None, training: Entries, heldout: Entries
+) -> dict[str, Any]:
+    """What decides a run beside [training] and the backbone: a checkpoint is gone on from by none other."""
+    data = to_dict(job.data)
+    # Where clips and cache lie does not matter; which clips they are does.
+    for name in ("dataset", "cache", "default_caption"):
+        del data[name]
+    made_of = {"start_from": start.fingerprint} if start else to_dict(job.hypernet)
+    conditions = [*training.values(), *heldout.values()]
+    clips = [f"{entry.path.stem} {entry.role}" for entries in conditions for entry in entries]
+    return {
+        "text encoder": encoder.text_fingerprint,
+        "VAE": encoder.video_fingerprint,
+        **made_of,
+        **data,
+        "heldout": sorted(heldout),
+        "clips": sorted(clips),
+    }
 
 
 def _make_trainer(
@@ -150,6 +180,7 @@ def _make_trainer(
     heldout: Entries,
     processes: Processes,
     listener: JobListener,
+    identity: dict[str, Any],
 ) -> Trainer:
     settings = job.training
     # Half-precision weights under autocast; full ones where everything is computed in full.
@@ -182,4 +213,5 @@ def _make_trainer(
         processes=processes,
         listener=listener.stepped,
         facts=facts,
+        identity={**denoiser.identity, **identity},
     )

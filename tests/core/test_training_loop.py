@@ -98,49 +98,6 @@ def test_losses_are_written_as_means_of_their_window(tmp_path):
     assert all(int(row["references"]) == 8 for row in everyone)
 
 
-def test_accumulation_changes_nothing_but_memory():
-    whole, parts = trainer(), trainer(settings=dataclasses.replace(SHORT, accumulation=2))
-    for _ in range(4):
-        assert whole.step().loss == pytest.approx(parts.step().loss, abs=1e-6)
-    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
-
-
-def test_resume_refuses_other_settings_and_other_models(tmp_path):
-    trainer(tmp_path).run()
-    other = trainer(tmp_path, settings=dataclasses.replace(SHORT, head_rate=5e-5))
-    with pytest.raises(Video2LoRAError, match="head_rate"):
-        other.resume()
-    with pytest.raises(Video2LoRAError, match="another hypernetwork"):
-        trainer(tmp_path, kind="fourier").resume()
-    with pytest.raises(Video2LoRAError, match="already holds checkpoints"):
-        trainer(tmp_path).run()
-    longer = trainer(tmp_path, settings=dataclasses.replace(SHORT, steps=14))
-    assert longer.resume() and longer.run().step == 14
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    result = trainer(tmp_path).run()
-    state = result.checkpoint / "state.safetensors"
-    state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(Video2LoRAError, match="damaged"):
-        trainer(tmp_path).resume()
-
-
-def test_a_full_disk_leaves_earlier_checkpoints(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    run = trainer(tmp_path)
-    run.step()
-    kept = run.save()
-    run.step()
-    monkeypatch.setattr("video2lora_core.training.checkpoint.save_file", full)
-    with pytest.raises(Video2LoRAError, match="No space left"):
-        run.save()
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [kept.name]
-
-
 def test_request_stop_ends_after_the_step_and_saves(tmp_path):
     run = trainer(tmp_path)
     run._listener = lambda report: run.request_stop() if report.step == 3 else None

@@ -52,7 +52,12 @@ def test_gradients_match_finite_differences(changes, kind):
     batch = double_batch(semantic="teacher_weight" in changes)
     draw = draw_noise(tuple(batch.target_latents.shape), 2, STEPS, seeded(1), settings)
     draw = dataclasses.replace(draw, noise=draw.noise.double())
-    objective.loss(batch, draw).total.backward()
+
+    def total():
+        contrastive = objective.contrastive([batch]) if settings.contrastive_weight else 0.0
+        return objective.loss(batch, draw).total + settings.contrastive_weight * contrastive
+
+    total().backward()
     generator = seeded(9)
     for name, parameter in model.named_parameters():
         if parameter.grad is None:
@@ -63,7 +68,7 @@ def test_gradients_match_finite_differences(changes, kind):
         for sign in (1e-5, -1e-5):
             with torch.no_grad():
                 parameter.add_(sign * direction)
-                values.append(float(objective.loss(batch, draw).total))
+                values.append(float(total()))
                 parameter.sub_(sign * direction)
         numeric = (values[0] - values[1]) / 2e-5
         assert float((parameter.grad * direction).sum()) == pytest.approx(numeric, rel=1e-5, abs=1e-8), name
@@ -135,9 +140,10 @@ def test_shuffled_and_matched_differ_only_in_the_reference():
             parameter.add_(0.1)
     batch = OffsetClips(2).sample(seeded(), 4)
     draw = draw_noise(tuple(batch.target_latents.shape), 2, STEPS, seeded(1), PLAIN)
-    losses = objective.reference_losses(batch, draw, torch.arange(4))
+    references = batch.reference_latents
+    losses = objective.reference_losses(batch, draw, references)
     assert torch.equal(losses["matched"], losses["shuffled"])
-    swapped = objective.reference_losses(batch, draw, torch.tensor([1, 2, 3, 0]))
+    swapped = objective.reference_losses(batch, draw, references.roll(-1, 0))
     assert torch.equal(swapped["no_lora"], losses["no_lora"])
     assert not torch.allclose(swapped["shuffled"], losses["matched"], rtol=1e-4)
     again = objective.loss(batch, draw)

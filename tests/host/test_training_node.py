@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from .test_training import load_model
-from .training_clips import write_dataset
+from .training_clips import write_clip, write_dataset
 
 WIDGETS = {
     "steps": 4, "references": 2, "targets_per_reference": 1, "frames": 2, "stride": 1,
@@ -18,6 +18,8 @@ WIDGETS = {
 @pytest.fixture(scope="module")
 def parts(host, tmp_path_factory):
     write_dataset(host.base / "input" / "clips", clips=2)
+    escapes = '[{"video_path": "../../x.mp4", "video_caption": "", "class": "x"}]'
+    (host.base / "input" / "escapes.json").write_text(escapes)
     return load_model(host, tmp_path_factory.mktemp("node"), True)
 
 
@@ -29,7 +31,9 @@ def train(host, parts, name, **changes):
 
 
 def test_training_in_the_graph_gives_a_usable_hypernetwork(host, parts):
-    hypernet, curve = train(host, parts, "first")
+    hypernet, curve, report = train(host, parts, "first")
+    assert "Saved as models/video2lora/first.safetensors" in report and "matched reference" in report
+    assert "encoded 6, reused 0" in report
     assert curve.shape == (1, 360, 640, 3) and curve.std() > 0.01
     saved = host.core.Video2LoRA.load(host.models / "video2lora" / "first.safetensors")
     assert saved.fingerprint == hypernet.fingerprint
@@ -68,16 +72,17 @@ def test_cancel_keeps_the_state_and_the_same_name_goes_on(host, parts, monkeypat
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_00000002"]
     assert not (host.models / "video2lora" / "cancelled.safetensors").exists()
     monkeypatch.setattr(node._LiveCurve, "stepped", original)
-    resumed, _ = train(host, parts, "cancelled")
-    whole, _ = train(host, parts, "whole")
+    resumed, curve, report = train(host, parts, "cancelled")
+    assert "Went on from step 2 to 4." in report and curve.std() > 0.01
+    whole = train(host, parts, "whole")[0]
     for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_going_on_from_a_hypernetwork(host, parts):
-    first, _ = train(host, parts, "base")
+    first = train(host, parts, "base")[0]
     frozen = "[training]\nhead_rate = 0.0\nbase_rate = 0.0\nauxiliary_rate = 0.0\nevaluate_every = 0\n"
-    second, _ = train(host, parts, "next", start_from=first, settings=frozen, steps=1)
+    second = train(host, parts, "next", start_from=first, settings=frozen, steps=1)[0]
     names = [name for name, _ in first.named_parameters()]
     pairs = zip(names, first.parameters(), second.parameters(), strict=True)
     changed = {name for name, one, other in pairs if not torch.equal(one, other)}
@@ -91,6 +96,13 @@ def test_going_on_from_a_hypernetwork(host, parts):
         ({"dataset": "/etc"}, "inside ComfyUI's input folder"),
         ({"dataset": "nothing"}, "no dataset at"),
         ({"name": "../x"}, "can not be used"),
+        (
+            {"settings": "[data]\ncache = '/tmp/elsewhere'\n"},
+            "cache .* must lie inside ComfyUI's folder output",
+        ),
+        ({"settings": "[data]\ncache = '..\\..\\x'\n"}, "must lie inside ComfyUI's folder output"),
+        ({"dataset": "escapes.json"}, r"entry 1 of 'escapes\.json'.* lies outside"),
+        ({"dataset": "C:\\clips"}, "inside ComfyUI's input folder"),
         ({"settings": "[training]\nspeed = 1\n"}, "unknown setting 'speed'"),
         ({"settings": "[training"}, "does not parse"),
         ({"frames": 99}, "No condition has two usable clips.*4 frames but 99"),
@@ -135,3 +147,74 @@ def test_validation_happens_before_execution(host):
     node = host.node_classes["Video2LoRATrainHypernet"]
     assert node.validate_inputs(settings="") is True
     assert "did you mean steps" in node.validate_inputs(settings="[training]\nstep = 1\n")
+
+
+def test_another_run_under_the_name_is_refused_or_started_anew(host, parts):
+    error = host.module("video2lora_core.errors").Video2LoRAError
+    first, _, _ = train(host, parts, "again")
+    same, _, report = train(host, parts, "again")
+    assert "nothing was trained" in report and same.fingerprint == first.fingerprint
+    assert "matched reference" in report, "the comparison of the run is still told"
+    alpha = WIDGETS["settings"].replace("[training]", "alpha = 2.0\n[training]")
+    iterations = WIDGETS["settings"].replace("sample_iters = 1", "sample_iters = 2")
+    write_dataset(host.base / "input" / "others", clips=3)
+    for changes, words in (
+        ({"settings": alpha}, r"another alpha \(1.0, now 2.0\); set it back to go on, or start anew"),
+        ({"settings": iterations}, "another sample_iters"),
+        ({"dataset": "clips/../clips"}, "must lie inside"),
+        ({"frames": 3}, "another frames"),
+        ({"seed": 1}, "another"),
+    ):
+        with pytest.raises(error, match=words):
+            train(host, parts, "again", **changes)
+    longer, _, report = train(host, parts, "again", steps=5)
+    assert "Went on from step 4 to 5." in report
+    assert longer.config.training["changes"] == [{"step": 4, "name": "steps", "before": 4, "now": 5}]
+    anew, _, _ = train(host, parts, "again", settings=alpha, when_run_exists="start anew")
+    assert anew.config.alpha == 2.0 and "changes" not in anew.config.training
+    folder = host.base / "output" / "video2lora_training" / "again"
+    assert (folder / "before_1" / "checkpoints" / "step_00000005").is_dir()
+    assert (folder / "cache").is_dir()
+
+
+def test_new_clips_are_noticed(host, parts):
+    node = host.node_classes["Video2LoRATrainHypernet"]
+    folder = write_dataset(host.base / "input" / "growing", clips=2)
+    prints = [node.fingerprint_inputs(dataset="growing") for _ in range(2)]
+    assert prints[0] == prints[1]
+    write_clip(folder / "left" / "new.mp4", (2, 0), 77)
+    prints.append(node.fingerprint_inputs(dataset="growing"))
+    (folder / "left" / "new.txt").write_text("another square")
+    prints.append(node.fingerprint_inputs(dataset="growing"))
+    assert len(set(prints)) == 3
+    assert "lies outside" in node.fingerprint_inputs(dataset="escapes.json")
+
+
+def test_the_seed_stays_and_the_new_input_is_last(host):
+    schema = host.node_classes["Video2LoRATrainHypernet"].define_schema()
+    seed = next(item for item in schema.inputs if item.id == "seed")
+    assert seed.as_dict()["control_after_generate"] is False
+    assert schema.inputs[-1].id == "when_run_exists" and schema.inputs[-1].optional
+
+
+def test_the_curve_begins_where_the_run_did(host):
+    draw = host.module("nodes.host.curve").draw_loss_curve
+    whole = draw([(step, float(step)) for step in range(1, 11)], 10)
+    late = draw([(step, float(step)) for step in range(8, 11)], 10)
+    dark = [max(picture.crop((44, 44, 300, 310)).getextrema()[2]) for picture in (whole, late)]
+    assert dark[0] > 200 and dark[1] < 200, "three late steps are drawn at the right end"
+
+
+def test_models_leave_the_device_before_training(host, parts, monkeypatch):
+    import comfy.model_management as management
+
+    job, loaded = host.module("nodes.host.train_job"), []
+    original = job.Trainer.run
+
+    def run(self):
+        loaded.append([type(entry.model.model).__name__ for entry in management.current_loaded_models])
+        return original(self)
+
+    monkeypatch.setattr(job.Trainer, "run", run)
+    train(host, parts, "memory", steps=1)
+    assert loaded == [[]]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from ..errors import Video2LoRAError
 from .digest import DIGEST_BYTES, DIGEST_KEY, add_tensor, digest_of
+
+_TEMPORARY = ".video2lora-{}.tmp"
 
 
 @contextmanager
@@ -28,21 +31,64 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise Video2LoRAError(f"{target} is a folder; give the name of a file to write.")
     if not target.parent.is_dir():
         raise Video2LoRAError(f"The folder {target.parent} does not exist; create it or choose another one.")
-    temporary = target.with_name(f".video2lora-{secrets.token_hex(8)}.tmp")
+    temporary = _beside(target)
     try:
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, target)
+        with failing_in_a_sentence(target):
+            yield temporary
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _flush_folder(target.parent)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """As `replacing`, for a new folder of files: it appears under its name when all of them are written.
+
+    What a killed writer left beside it is removed first. Raises Video2LoRAError as `replacing` does.
+    """
+    target = Path(path)
+    temporary = _beside(target)
+    try:
+        with failing_in_a_sentence(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for leftover in target.parent.glob(_TEMPORARY.format("*")):
+                shutil.rmtree(leftover, ignore_errors=True)
+            temporary.mkdir()
+            yield temporary
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _flush_folder(target.parent)
+
+
+@contextmanager
+def failing_in_a_sentence(target: Path) -> Iterator[None]:
+    """Turn what a disk answers to a write (full, read-only, too large) into a Video2LoRAError about
+    `target`.
+    """
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise Video2LoRAError(
             f"{target} could not be written ({reason}); free some space or choose another folder."
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    _flush_folder(target.parent)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file so that `target` is the old file or the whole new one. Raises Video2LoRAError."""
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(_TEMPORARY.format(secrets.token_hex(8)))
 
 
 def _flush_folder(folder: Path) -> None:

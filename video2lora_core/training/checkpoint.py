@@ -8,25 +8,34 @@ A checkpoint is a folder `step_00000250` with `hypernet.safetensors` (the averag
 from __future__ import annotations
 
 import json
+import logging
 import random
 import re
 import shutil
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import Video2LoRAError
+from ..files.writing import (
+    failing_in_a_sentence,
+    replacing_folder,
+    tensors_fingerprint,
+    write_safetensors,
+)
+
+log = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"
 
 HYPERNET = "hypernet.safetensors"
 STATE = "state.safetensors"
 METADATA_KEY = "video2lora_training"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _NAME = re.compile(r"step_(\d{8})$")
 
 
@@ -46,6 +55,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and is what its hash says."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
 def save_checkpoint(
     folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], hypernet: Savable, keep: int
 ) -> Path:
@@ -55,47 +73,96 @@ def save_checkpoint(
     disk); earlier checkpoints are then untouched.
     """
     target = folder / f"step_{step:08d}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("writing_*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix="writing_", dir=folder))
-        try:
-            hypernet.save(temporary / HYPERNET)
-            metadata = {METADATA_KEY: json.dumps({"version": FORMAT_VERSION, "step": step, **facts})}
-            contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(contiguous, temporary / STATE, metadata)
-            if target.exists():
-                shutil.rmtree(target)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise Video2LoRAError(
-            f"The checkpoint of step {step} could not be written to '{folder}': {error}; free space there "
-            "and resume."
-        ) from error
+    plain = json.loads(json.dumps({"version": FORMAT_VERSION, "step": step, **facts}))
+    ordered = {name: tensors[name].detach() for name in sorted(tensors)}
+    plain["hash"] = tensors_fingerprint(ordered, plain)
+    with replacing_folder(target) as temporary:
+        hypernet.save(temporary / HYPERNET)
+        write_safetensors(temporary / STATE, ordered, {METADATA_KEY: json.dumps(plain)})
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint folder -> (tensors, facts). Raises Video2LoRAError when it is damaged or of another
-    kind.
-    """
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint folder. Raises Video2LoRAError when it is damaged or of another version."""
     state = path / STATE
     try:
         with safe_open(state, "pt") as file:
             facts = json.loads((file.metadata() or {})[METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        written = facts.pop("hash", None)
+        version = facts.get("version")
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise Video2LoRAError(
-            f"'{state}' is not a training checkpoint or is damaged ({error}); resume from an earlier one."
+            f"'{state}' is not a training checkpoint or is damaged; resume from an earlier one."
         ) from error
-    if facts.get("version") != FORMAT_VERSION:
-        raise Video2LoRAError(f"'{state}' was written by another version of the trainer; update the pack.")
-    return tensors, facts
+    if version != FORMAT_VERSION:
+        raise Video2LoRAError(
+            f"'{state}' was written by another version of the trainer; start anew in another folder."
+        )
+    if written != tensors_fingerprint(tensors, facts):
+        raise Video2LoRAError(f"'{state}' is damaged: it is not what its hash says; resume an earlier one.")
+    return Checkpoint(path, tensors, facts)
+
+
+def choose_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
+    """The checkpoint of `step`, or else the last one that is sound; None where there is none at all.
+
+    A damaged one is passed over with a line in the log. Raises Video2LoRAError when there is none of that
+    step, it is damaged, or all of them are.
+    """
+    found = list_checkpoints(folder)
+    if step is not None:
+        names = [path for path in found if path.name == f"step_{step:08d}"]
+        if not names:
+            steps = ", ".join(str(int(path.name[5:])) for path in found) or "none"
+            raise Video2LoRAError(f"'{folder}' has no checkpoint of step {step}; there are: {steps}.")
+        return load_checkpoint(names[0])
+    damage: Video2LoRAError | None = None
+    for path in reversed(found):
+        try:
+            return load_checkpoint(path)
+        except Video2LoRAError as error:
+            damage = damage or error
+            log.warning("%s Trying the one before.", error)
+    if damage is not None:
+        raise damage
+    return None
+
+
+def set_aside_later(folder: Path, step: int) -> None:
+    """Rename checkpoints after `step`, so that no later start takes them for what this run has learned.
+
+    Raises Video2LoRAError when the folder can not be written.
+    """
+    for path in list_checkpoints(folder):
+        if int(path.name[5:]) > step:
+            aside = path.with_name(f"aside_{path.name}")
+            with failing_in_a_sentence(aside):
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+            log.warning("%s is not gone on from; it is kept as %s", path.name, aside.name)
+
+
+def set_run_aside(folder: Path) -> None:
+    """Move a run's checkpoints and logs into `before_<n>` inside its folder; its cache stays.
+
+    Raises Video2LoRAError when the folder can not be written.
+    """
+    found = [folder / name for name in (CHECKPOINTS, "losses.csv", "comparisons.csv", "tensorboard")]
+    found = [path for path in found if path.exists()]
+    if not found:
+        return
+    number = 1
+    while (folder / f"before_{number}").exists():
+        number += 1
+    with failing_in_a_sentence(folder):
+        aside = folder / f"before_{number}"
+        aside.mkdir()
+        for path in found:
+            path.rename(aside / path.name)
+    log.info("The run in %s is kept as %s", folder, aside.name)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter, str]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -127,12 +127,17 @@ def _collect(
     return entries, DatasetReport(counts, (), tuple(broken), tuple(duplicates), single, encoded, reused)
 
 
-def split_heldout(entries: Entries, settings: DataSettings, seed: int) -> tuple[Entries, Entries]:
+def split_heldout(
+    entries: Entries, settings: DataSettings, seed: int, kept: Collection[str] | None = None
+) -> tuple[Entries, Entries]:
     """(training, held-out) conditions, by name and by fraction.
+
+    kept: what an earlier start of the run held out; it stays held out, and no other condition is, whatever
+    clips have been added.
 
     Raises Video2LoRAError for held-out names that are not there, and when nothing is left to train on.
     """
-    for name in settings.heldout:
+    for name in kept or settings.heldout:
         if name not in entries:
             raise Video2LoRAError(
                 f"The held-out condition '{name}' is not in the dataset, or has no two usable clips."
@@ -140,8 +145,14 @@ def split_heldout(entries: Entries, settings: DataSettings, seed: int) -> tuple[
     others = sorted(set(entries) - set(settings.heldout))
     order = torch.randperm(len(others), generator=step_generator(seed, 0, "heldout")).tolist()
     chosen = {others[index] for index in order[: math.floor(settings.heldout_fraction * len(others))]}
-    heldout = {name: paths for name, paths in entries.items() if name in chosen or name in settings.heldout}
+    names = chosen.union(settings.heldout) if kept is None else set(kept)
+    heldout = {name: paths for name, paths in entries.items() if name in names}
     training = {name: paths for name, paths in entries.items() if name not in heldout}
+    if settings.heldout_fraction > 0 and kept is None and not chosen:
+        log.warning(
+            "heldout_fraction = %g of %d conditions holds out none; raise it to at least %.2f.",
+            settings.heldout_fraction, len(others), 1.0 / max(len(others), 1),
+        )  # fmt: skip
     if not training:
         raise Video2LoRAError("All conditions are held out; there is nothing to train on.")
     return training, heldout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ..errors import Video2LoRAError
+from ..files.writing import failing_in_a_sentence, replacing
 from .batch import ClipSource, step_generator
 from .objective import Objective, draw_noise
 
+log = logging.getLogger(__name__)
 LOSSES = "losses.csv"
 COMPARISONS = "comparisons.csv"
 ALL = "all"
@@ -75,6 +78,16 @@ def summarise(label: str, conditions: Sequence[str], losses: dict[str, Tensor]) 
     ]
 
 
+def log_comparisons(step: int, rows: Sequence[Comparison]) -> None:
+    """One line in the log for each set."""
+    for row in rows:
+        if row.condition == ALL:
+            log.info(
+                "step %d, %s: no LoRA %.5f, matched %.5f, shuffled %.5f, gap %.5f",
+                step, row.set, row.no_lora, row.matched, row.shuffled, row.gap,
+            )  # fmt: skip
+
+
 class MetricsWriter:
     """Appends to the files in a run's folder; on resume, rows after the resumed step are cut off."""
 
@@ -85,12 +98,13 @@ class MetricsWriter:
             _truncate(path, columns, resumed_step)
         self._board = _tensorboard(folder / "tensorboard", resumed_step) if tensorboard else None
 
-    def losses(self, row: dict[str, float]) -> None:
-        """Write one line of LOSS_COLUMNS."""
-        _append(self._losses, [row[column] for column in LOSS_COLUMNS])
+    def losses(self, step: int, values: Sequence[float]) -> None:
+        """Write one line of LOSS_COLUMNS: the step, then the others."""
+        _append(self._losses, [step, *values])
         if self._board is not None:
-            for column in LOSS_COLUMNS[1:]:
-                self._board.add_scalar(f"train/{column}", row[column], row["step"])
+            with failing_in_a_sentence(self._losses.parent):
+                for column, value in zip(LOSS_COLUMNS[1:], values, strict=True):
+                    self._board.add_scalar(f"train/{column}", value, step)
 
     def comparisons(self, step: int, rows: Sequence[Comparison]) -> None:
         """Write one line a condition."""
@@ -98,13 +112,15 @@ class MetricsWriter:
             values = [row.set, row.condition, row.references, row.no_lora, row.matched, row.shuffled, row.gap]
             _append(self._comparisons, [step, *values])
             if self._board is not None:
-                for kind in ("no_lora", "matched", "shuffled", "gap"):
-                    self._board.add_scalar(f"{row.set}/{row.condition}/{kind}", getattr(row, kind), step)
+                with failing_in_a_sentence(self._losses.parent):
+                    for kind in ("no_lora", "matched", "shuffled", "gap"):
+                        self._board.add_scalar(f"{row.set}/{row.condition}/{kind}", getattr(row, kind), step)
 
     def close(self) -> None:
         """Flush what is buffered."""
         if self._board is not None:
-            self._board.close()
+            with failing_in_a_sentence(self._losses.parent):
+                self._board.close()
 
 
 def _format(value: object) -> object:
@@ -112,24 +128,29 @@ def _format(value: object) -> object:
 
 
 def _append(path: Path, values: Sequence[object]) -> None:
+    with failing_in_a_sentence(path), path.open("a", encoding="utf-8", newline="") as file:
+        file.write(_line(values))
+
+
+def _line(values: Sequence[object]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow([_format(value) for value in values])
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.write(line.getvalue())
+    return line.getvalue()
+
+
+def read_rows(path: Path, columns: Sequence[str], last_step: int | None = None) -> list[list[str]]:
+    """The whole rows of a run's file, up to a step; a line that a crash cut is left out."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(columns) and row[0].isdecimal()]
+    return [row for row in rows if last_step is None or int(row[0]) <= last_step]
 
 
 def _truncate(path: Path, columns: Sequence[str], last_step: int) -> None:
-    kept = []
-    if path.exists() and last_step > 0:
-        with path.open(encoding="utf-8", newline="") as file:
-            kept = [
-                row
-                for row in list(csv.reader(file))[1:]
-                if len(row) == len(columns) and int(row[0]) <= last_step
-            ]
-    path.write_text(",".join(columns) + "\n", encoding="utf-8")
-    for row in kept:
-        _append(path, row)
+    kept = read_rows(path, columns, last_step)
+    with replacing(path) as temporary:
+        temporary.write_text("".join(map(_line, (columns, *kept))), encoding="utf-8", newline="")
 
 
 def _tensorboard(folder: Path, resumed_step: int):
@@ -145,23 +166,24 @@ def compare(objective: Objective, source: ClipSource, label: str, share: int) ->
     """Losses of `evaluation_references` references with no LoRA, their own and another reference, by
     condition.
 
-    label: the set's name, which also seeds the draws. share: references the device takes in one forward pass.
+    label: the set's name, which also seeds the draws. share: references the device takes in one forward pass;
+    references and noise are the same whatever it is.
     """
     settings, device = objective.settings, objective.processes.device
     total = settings.evaluation_references
-    # Two references at least, or there is no other one to shuffle with; an even number keeps pairs whole.
-    size = min(total, max(2, share + share % 2))
-    names: list[str] = []
-    losses: dict[str, list[torch.Tensor]] = {}
-    for index in range(total // size):
-        clips = step_generator(settings.seed, index, f"evaluation/{label}/clips")
-        batch = source.sample(clips, size).to(device)
-        noise = step_generator(settings.seed, index, f"evaluation/{label}/noise")
-        shape = tuple(batch.target_latents.shape)
-        steps = objective.denoiser.num_timesteps
-        draw = draw_noise(shape, batch.targets_per_reference, steps, noise, settings).to(device)
-        found = objective.reference_losses(batch, draw, shuffled_references(batch.ids))
-        names += batch.conditions
-        for kind, values in found.items():
-            losses.setdefault(kind, []).append(values.cpu())
-    return summarise(label, names, {kind: torch.cat(values) for kind, values in losses.items()})
+    if settings.shared_noise == "pairs":
+        total += total % 2
+    batch = source.sample(step_generator(settings.seed, 0, f"evaluation/{label}/clips"), total)
+    k = batch.targets_per_reference
+    noise = step_generator(settings.seed, 0, f"evaluation/{label}/noise")
+    draw = draw_noise(tuple(batch.target_latents.shape), k, objective.denoiser.num_timesteps, noise, settings)
+    others = shuffled_references(batch.ids).tolist()
+    found: dict[str, list[torch.Tensor]] = {}
+    for start in range(0, total, share):
+        rows = range(start, min(start + share, total))
+        part = batch.references(rows.start, rows.stop).to(device)
+        wrong = batch.reference_latents[[others[row] for row in rows]].to(part.reference_latents)
+        noises = draw.rows(rows.start * k, rows.stop * k).to(device)
+        for kind, values in objective.reference_losses(part, noises, wrong).items():
+            found.setdefault(kind, []).append(values.cpu())
+    return summarise(label, batch.conditions, {kind: torch.cat(values) for kind, values in found.items()})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,7 +63,6 @@ class LossParts:
 
     total: Tensor
     diffusion: Tensor
-    contrastive: Tensor
     teacher: Tensor
     references: Tensor
 
@@ -156,18 +155,22 @@ class Objective:
         with torch.autocast(self.processes.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             yield
 
+    def _full_precision(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.processes.device.type, enabled=False)
+
     def predict(self, references: Tensor) -> tuple[Tensor, Factors]:
         """Reference latents (R, C, T, H, W) -> predicted weights (R, N, D) and their factors, with
-        gradient.
+        gradient; in the parameters' own precision, whatever the backbone computes in.
         """
-        weights = self.model.predict_weights(references)
-        return weights, self.model.batched_factors(weights)
+        with self._full_precision():
+            weights = self.model.predict_weights(references)
+            return weights, self.model.batched_factors(weights)
 
     def loss(self, batch: TrainBatch, draw: NoiseDraw) -> LossParts:
-        """The loss of a batch; with an example, that of reading as it does, without the backbone.
+        """The loss of a batch, but for the contrastive part; with an example, that of reading as it does,
+        without the backbone.
 
-        The branches stay on, for gradient checkpointing: call `release` after
-        backward.
+        The branches stay on, for gradient checkpointing: call `release` after backward.
 
         Raises Video2LoRAError when the teacher is asked for and the batch has no semantic captions, and when
         the predicted LoRA does not fit the backbone.
@@ -187,17 +190,31 @@ class Objective:
             references = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
             diffusion = self._balanced(references, batch.conditions)
             total = diffusion
-            teacher = contrastive = diffusion.new_zeros(())
+            teacher = diffusion.new_zeros(())
             if taught is not None:
                 error = F.mse_loss(prediction, taught, reduction="none").flatten(1).mean(1)
                 teacher = self._weighted(error, draw).mean()
                 total = total + settings.teacher_weight * teacher
-            if settings.contrastive_weight > 0:
-                contrastive = self._contrastive(batch)
-                total = total + settings.contrastive_weight * contrastive
-        return LossParts(
-            total, diffusion.detach(), contrastive.detach(), teacher.detach(), references.detach().float()
-        )
+        return LossParts(total, diffusion.detach(), teacher.detach(), references.detach().float())
+
+    def contrastive(self, batches: Sequence[TrainBatch]) -> Tensor:
+        """The contrastive loss of a whole step: of the batches of all its parts, and of all processes.
+
+        It needs no backbone, so that no accumulation makes the comparison smaller.
+        """
+        pooled, device = self.model.hypernetwork.pooled_context, self.processes.device
+        firsts = [batch.reference_latents for batch in batches]
+        seconds = [batch.target_latents[:: batch.targets_per_reference] for batch in batches]
+        with self._full_precision():
+            first, second = (
+                self.processes.gather_differentiable(pooled(widened(torch.cat(rows).to(device))))
+                for rows in (firsts, seconds)
+            )
+            names = [name for batch in batches for name in batch.ids]
+            digests = [hashlib.sha256(name.encode()).digest()[:7] for name in names]
+            ids = torch.tensor([int.from_bytes(digest, "little") for digest in digests], device=device)
+            ids = self.processes.gather(ids)
+            return contrastive_loss(first, second, ids, self.settings.contrastive_temperature)
 
     def _reading_loss(self, batch: TrainBatch) -> LossParts:
         """How far the weights predicted from references are from those that the example predicts from their
@@ -207,32 +224,27 @@ class Objective:
         with torch.no_grad():
             wanted = widened(self.example.predict_weights(batch.target_latents[::k]))
             spread = wanted.var(0).mean(-1).clamp(min=1e-12)
-        with self.precision():
+        with self._full_precision():
             predicted = widened(self.model.predict_weights(batch.reference_latents))
             references = ((predicted - wanted).square().mean(-1) / spread).mean(-1)
             reading = self._balanced(references, batch.conditions)
-            total, none = reading, reading.new_zeros(())
-            contrastive = none
-            if self.settings.contrastive_weight > 0:
-                contrastive = self._contrastive(batch)
-                total = total + self.settings.contrastive_weight * contrastive
-        return LossParts(total, reading.detach(), contrastive.detach(), none, references.detach().float())
+        return LossParts(reading, reading.detach(), reading.new_zeros(()), references.detach().float())
 
     def release(self) -> None:
         """Switch the branches off after backward."""
         self.branches.clear()
 
     @torch.no_grad()
-    def reference_losses(self, batch: TrainBatch, draw: NoiseDraw, shuffle: Tensor) -> dict[str, Tensor]:
+    def reference_losses(self, batch: TrainBatch, draw: NoiseDraw, others: Tensor) -> dict[str, Tensor]:
         """Losses (R,) of the same targets and noise: `no_lora`, `matched` reference, `shuffled` reference.
 
-        `shuffle` (R,) says whose prediction each reference's targets get in the shuffled pass.
+        `others` (R, C, T, H, W): the references that the targets get in the shuffled pass.
         """
         with self.precision():
             noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
             target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
             _, factors = self.predict(batch.reference_latents)
-            swapped = {name: (up[shuffle], down[shuffle]) for name, (up, down) in factors.items()}
+            _, swapped = self.predict(others)
             losses = {}
             for label, used in (("no_lora", {}), ("matched", factors), ("shuffled", swapped)):
                 with self.branches.attached(used):
@@ -265,15 +277,3 @@ class Objective:
         if not self.settings.balance_conditions:
             return references.mean()
         return (references * self.balance.factors(conditions).to(references)).mean()
-
-    def _contrastive(self, batch: TrainBatch) -> Tensor:
-        pooled = self.model.hypernetwork.pooled_context
-        first = self.processes.gather_differentiable(pooled(batch.reference_latents))
-        second = self.processes.gather_differentiable(
-            pooled(batch.target_latents[:: batch.targets_per_reference])
-        )
-        digests = [hashlib.sha256(name.encode()).digest()[:7] for name in batch.ids]
-        ids = torch.tensor([int.from_bytes(digest, "little") for digest in digests], device=first.device)
-        return contrastive_loss(
-            first, second, self.processes.gather(ids), self.settings.contrastive_temperature
-        )

@@ -91,7 +91,13 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The averaged weights in the model inside the block; the trained ones are back after it."""
+        """The averaged weights in the model inside the block; the trained ones are back after it.
+
+        Without averaging, decay 0, they are the trained ones.
+        """
+        if self.decay == 0:
+            yield
+            return
         self._swap()
         try:
             yield

@@ -11,47 +11,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import Video2LoRAError
 from .checkpoint import optimizer_tensors, random_states, restore_optimizer, restore_random_states
 from .metrics import ALL, Comparison
 from .objective import Objective
 from .optimizer import WeightAverage
 from .settings import TrainingSettings
-from .settings_file import to_dict
-
-# Settings that a resumed run may change: they move the end or the bookkeeping, not what a step computes.
-FREE_SETTINGS = frozenset(
-    (
-        "steps",
-        "max_minutes",
-        "log_every",
-        "evaluate_every",
-        "evaluation_references",
-        "save_every",
-        "keep_checkpoints",
-        "tensorboard",
-        "accumulation",
-        "gradient_checkpointing",
-    )
-)
 
 
 @dataclass
 class RunState:
     """step: finished steps. elapsed: seconds trained. window, count: sums of what the next log line
-    averages.
+    averages. skipped: steps whose gradient was not finite; skipped_in_row: the last ones without a break.
+    changes: what was changed on purpose when the run went on.
     """
 
     step: int = 0
     elapsed: float = 0.0
     window: list[float] = field(default_factory=list)
     count: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, *values: float) -> None:
         """Add one step's values to the window."""
         before = self.window or [0.0] * len(values)
         self.window = [old + new for old, new in zip(before, values, strict=True)]
         self.count += 1
+
+    def progress(self, settings: TrainingSettings) -> float:
+        """How much of the run is done, 0 to 1, by steps or by time, whichever is further."""
+        progress = self.step / settings.steps
+        if settings.max_minutes > 0:
+            progress = max(progress, self.elapsed / (60.0 * settings.max_minutes))
+        return min(progress, 1.0)
 
     def take_means(self) -> list[float]:
         """The window's means; a new window begins."""
@@ -79,35 +72,12 @@ def collect_state(
         "elapsed": state.elapsed,
         "window": state.window,
         "count": state.count,
+        "skipped": state.skipped,
+        "changes": state.changes,
         "balance": objective.balance.means,
         "random": random_states(),
     }
     return tensors, facts
-
-
-def check_same_run(
-    path: Path,
-    settings: TrainingSettings,
-    model: nn.Module,
-    tensors: dict[str, Tensor],
-    facts: dict[str, Any],
-) -> None:
-    """Raise Video2LoRAError unless a checkpoint belongs to these settings and this model."""
-    stored = facts.get("settings", {})
-    for name, value in to_dict(settings).items():
-        if name not in FREE_SETTINGS and stored.get(name, value) != value:
-            raise Video2LoRAError(
-                f"'{path}' was trained with {name} = {stored[name]}, now it is {value}; set it back to "
-                "resume, or choose another output folder."
-            )
-    expected = {f"model.{name}": tuple(value.shape) for name, value in model.named_parameters()}
-    found = {name: tuple(value.shape) for name, value in tensors.items() if name.startswith("model.")}
-    if expected != found:
-        odd = sorted(set(expected.items()) ^ set(found.items()))[0][0]
-        raise Video2LoRAError(
-            f"'{path}' belongs to another hypernetwork ('{odd.removeprefix('model.')}' differs); resume it "
-            "with the same backbone and model settings, or choose another output folder."
-        )
 
 
 @torch.no_grad()
@@ -119,7 +89,7 @@ def restore_state(
     tensors: dict[str, Tensor],
     facts: dict[str, Any],
 ) -> RunState:
-    """Put a checked checkpoint's contents in place; returns its counters."""
+    """Put a checked checkpoint's contents in place; returns its counters, with no skipped steps in a row."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     for parameter, name in names.items():
         parameter.copy_(tensors[f"model.{name}"])
@@ -128,12 +98,17 @@ def restore_state(
     restore_optimizer(optimizer, names, tensors)
     objective.balance.means = dict(facts["balance"])
     restore_random_states(facts["random"])
-    return RunState(facts["step"], facts["elapsed"], list(facts["window"]), facts["count"])
+    return RunState(
+        facts["step"], facts["elapsed"], list(facts["window"]), facts["count"], facts["skipped"],
+        changes=list(facts["changes"]),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One finished step. `step` counts from 1; losses are means over the global batch; times in seconds."""
+    """One finished step. `step` counts from 1; losses are means over the global batch; times in
+    seconds; `skipped` counts the steps so far whose gradient was not finite.
+    """
 
     step: int
     steps: int
@@ -145,6 +120,7 @@ class StepReport:
     rate: float
     seconds: float
     seconds_left: float
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,6 +133,7 @@ class TrainingResult:
     finished: bool
     checkpoint: Path | None
     comparisons: list[Comparison]
+    skipped: int = 0
 
 
 def note_training(
@@ -173,6 +150,8 @@ def note_training(
         "targets_per_reference": settings.targets_per_reference,
         "seed": settings.seed,
         "minutes": round(state.elapsed / 60.0, 1),
+        **({"skipped": state.skipped} if state.skipped else {}),
+        **({"changes": state.changes} if state.changes else {}),
         **facts,
         "comparisons": {
             row.set: {kind: round(getattr(row, kind), 6) for kind in ("no_lora", "matched", "shuffled")}

@@ -106,7 +106,16 @@ class DataSettings:
 
 _AT_LEAST = {
     **dict.fromkeys(
-        ("steps", "references", "targets_per_reference", "accumulation", "log_every", "keep_checkpoints"), 1
+        (
+            "steps",
+            "references",
+            "targets_per_reference",
+            "accumulation",
+            "log_every",
+            "keep_checkpoints",
+            "max_skipped",
+        ),
+        1,
     ),
     "evaluation_references": 2,
     **dict.fromkeys(("encoder_rate", "head_rate", "base_rate", "auxiliary_rate", "final_rate"), 0),
@@ -207,7 +216,7 @@ class TrainingSettings:
         1.0,
         "Weight of an auxiliary loss by which embeddings of two clips of one condition attract. It teaches a "
         "stem to read motion within minutes: without it the demo's model heard no direction after 300 steps "
-        "(docs/ablation.md). It compares the references of one forward pass, which accumulation makes fewer. "
+        "(docs/ablation.md). It compares all references of a step, whatever accumulation and processes are. "
         "Needs the context kind stem; 0 is the paper's plain method.",
     )
     contrastive_temperature: float = setting(0.1, "Temperature of the contrastive loss.")
@@ -216,6 +225,11 @@ class TrainingSettings:
         "Weight of imitating the frozen backbone's own prediction under a second caption that names the "
         "semantics (semantic_caption): far less noisy than the diffusion loss, but it can only teach what "
         "the backbone already does when told in words. Beyond the paper: 0 is the plain method.",
+    )
+    max_skipped: int = setting(
+        20,
+        "A step whose gradient is not finite is skipped; after this many in a row the run stops, with a "
+        "checkpoint. (fp16 finds its scale by skipping up to ten.)",
     )
     log_every: int = setting(10, "Steps between lines in the log, losses.csv and TensorBoard.")
     evaluate_every: int = setting(
@@ -247,8 +261,17 @@ class TrainingSettings:
             )
 
 
-def share_size(settings: TrainingSettings, processes: int) -> int:
-    """References in one forward pass of one process."""
+def check_settings(settings: TrainingSettings, context: str, processes: int) -> int:
+    """References in one forward pass of one process, for a hypernetwork of the context kind `context`.
+
+    Needs no clips, so that it can be asked before they are encoded. Raises Video2LoRAError for settings that
+    fit neither each other nor the processes.
+    """
+    if settings.contrastive_weight > 0 and context != "stem":
+        raise Video2LoRAError(
+            f"The context kind {context!r} has no embedding for the contrastive loss; "
+            "set contrastive_weight to 0, or train a hypernetwork with the context stem."
+        )
     parts = processes * settings.accumulation
     if settings.references % parts:
         raise Video2LoRAError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -93,6 +94,14 @@ class ConditionBalance:
         overall = sum(self.means.values()) / len(self.means)
         values = [overall / max(self.means.get(name, overall), 1e-12) for name in conditions]
         return torch.tensor(values).clamp(1.0 / self.limit, self.limit)
+
+    def observe(self, rows: Iterable[tuple[int, str, float]]) -> None:
+        """Take in one step's (row, condition, loss); losses that are not finite are left out."""
+        by_name: dict[str, list[float]] = {}
+        for _, name, loss in rows:
+            if math.isfinite(loss):
+                by_name.setdefault(name, []).append(loss)
+        self.update({name: sum(values) / len(values) for name, values in by_name.items()})
 
     def update(self, losses: Mapping[str, float]) -> None:
         """Take in one step's mean loss of each condition.

@@ -3,52 +3,38 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import Video2LoRAError
+from ..files.writing import failing_in_a_sentence
 from .batch import ClipSource, TrainBatch, sample_references, step_generator
-from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from .denoiser import Denoiser
-from .metrics import ALL, Comparison, MetricsWriter, compare
-from .objective import NoiseDraw, Objective, draw_noise
-from .optimizer import WeightAverage, make_optimizer, rate_factor
-from .processes import Processes
-from .run_state import (
-    RunState,
-    StepReport,
-    TrainingResult,
-    check_same_run,
-    collect_state,
-    note_training,
-    restore_state,
+from .checkpoint import (
+    CHECKPOINTS,
+    Checkpoint,
+    choose_checkpoint,
+    list_checkpoints,
+    save_checkpoint,
+    set_aside_later,
 )
-from .settings import TrainingSettings, share_size
+from .denoiser import Denoiser
+from .metrics import Comparison, MetricsWriter, compare, log_comparisons
+from .objective import NoiseDraw, Objective, draw_noise
+from .processes import Processes
+from .resume import check_same_run
+from .run_state import RunState, StepReport, TrainingResult, collect_state, note_training, restore_state
+from .settings import TrainingSettings, check_settings
 from .settings_file import to_dict
+from .update import Update
 
 log = logging.getLogger(__name__)
-CHECKPOINTS = "checkpoints"
-
-
-def check_settings(settings: TrainingSettings, model: torch.nn.Module, processes: Processes) -> int:
-    """References in one forward pass of one process, after checking that settings, model and processes fit.
-
-    Needs no clips, so that it can be asked before they are encoded. Raises Video2LoRAError otherwise.
-    """
-    kind = model.hypernetwork.context_config.kind
-    if settings.contrastive_weight > 0 and kind != "stem":
-        raise Video2LoRAError(
-            f"The context kind {kind!r} has no embedding for the contrastive loss; "
-            "set contrastive_weight to 0, or train a hypernetwork with the context stem."
-        )
-    return share_size(settings, processes.count)
 
 
 class Trainer:
@@ -59,7 +45,9 @@ class Trainer:
     checkpoints and logs go; None keeps everything in memory. listener is told of every step in the main
     process; whatever it raises stops the run, after a checkpoint. example: a trained `Video2LoRA` to read
     like: the model learns to predict from a reference what the example predicts from its targets, without the
-    backbone, which is far cheaper; for references in looks that the example was not trained on.
+    backbone, which is far cheaper; for references in looks that the example was not trained on. identity:
+    what decides the run beside its settings, by name; a checkpoint is gone on from only where it is the same
+    (`resume.check_same_run`).
 
     Raises Video2LoRAError for settings that do not fit each other.
     """
@@ -77,6 +65,7 @@ class Trainer:
         listener: Callable[[StepReport], None] | None = None,
         facts: Mapping[str, Any] | None = None,
         example: torch.nn.Module | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.denoiser = denoiser
@@ -85,16 +74,15 @@ class Trainer:
         self.evaluation = dict(evaluation or {})
         self.folder = folder
         self.processes = processes or Processes()
-        self.share = check_settings(settings, model, self.processes)
+        self.share = check_settings(settings, model.hypernetwork.context_config.kind, self.processes.count)
         self.objective = Objective(model, denoiser, settings, self.processes, example)
-        self.optimizer = make_optimizer(model, settings)
-        self.average = WeightAverage(model, settings.ema_decay)
-        self.scaler = torch.amp.GradScaler(self.processes.device.type, enabled=settings.precision == "fp16")
+        self.update = Update(model, settings, self.processes)
+        self.average = self.update.average
         self.state = RunState()
         self.comparisons: list[Comparison] = []
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._listener = listener
         self._facts = dict(facts or {})
+        self._identity = dict(identity or {})
         self._metrics: MetricsWriter | None = None
         self._saved_step: int | None = None
         self._stop = False
@@ -104,21 +92,25 @@ class Trainer:
         """End the run after the current step, with a checkpoint; safe to call from a signal handler."""
         self._stop = True
 
-    def resume(self) -> bool:
-        """Go on from the folder's last checkpoint; False when there is none.
+    def resume(self, checkpoint: Checkpoint | None = None, allowed: Collection[str] = ()) -> bool:
+        """Go on from a checkpoint, or else from the folder's last sound one; False when there is none.
 
-        Raises Video2LoRAError when that checkpoint is damaged, or of another model or other settings.
+        allowed: names of settings that may differ from the checkpoint's (`resume.CHANGEABLE`). Raises
+        Video2LoRAError when the checkpoints are damaged, or of another model, data or other settings.
         """
-        found = list_checkpoints(self.folder / CHECKPOINTS) if self.folder else []
-        if not found:
+        if checkpoint is None and self.folder is not None:
+            checkpoint = choose_checkpoint(self.folder / CHECKPOINTS)
+        if checkpoint is None:
             return False
-        tensors, facts = load_checkpoint(found[-1])
-        check_same_run(found[-1], self.settings, self.model, tensors, facts)
-        self.state = restore_state(self.model, self.optimizer, self.average, self.objective, tensors, facts)
-        if facts["scaler"]:
-            self.scaler.load_state_dict(facts["scaler"])
+        changes = check_same_run(checkpoint, self.settings, self.model, self._identity, allowed)
+        tensors, facts = checkpoint.tensors, checkpoint.facts
+        parts = (self.model, self.update.optimizer, self.average, self.objective)
+        self.state = restore_state(*parts, tensors, facts)
+        self.state.changes += changes
+        self.update.restore_scaler(facts["scaler"])
+        self.comparisons = [Comparison(**row) for row in facts["comparisons"]]
         self._saved_step = self.state.step
-        log.info("Resumed at step %d from %s", self.state.step, found[-1])
+        log.info("Resumed at step %d from %s", self.state.step, checkpoint.path)
         return True
 
     def run(self) -> TrainingResult:
@@ -128,54 +120,67 @@ class Trainer:
         self._started = time.monotonic() - self.state.elapsed
         self.model.train()
         try:
-            while not self._is_done() and not self.processes.any(self._stop):
-                report = self.step()
-                self._log(report)
-                if self._is_due(self.settings.evaluate_every):
-                    self.evaluate()
-                if self._is_due(self.settings.save_every):
-                    self.save()
-                if self._listener is not None and self.processes.is_main:
-                    self._listener(report)
+            self._loop()
             finished = self._is_done()
             if finished and not self._is_due(self.settings.evaluate_every):
                 self.evaluate()
-        finally:
+        except BaseException:
             # Also when the listener raised (the host's Interrupt): what was learned is kept.
-            checkpoint = self._save_last()
+            self._save_what_can_be()
+            raise
+        finally:
             self.objective.release()
             self.model.eval()
-            if self._metrics is not None:
-                self._metrics.close()
-        return TrainingResult(self.state.step, finished, checkpoint, self.comparisons)
+        checkpoint = self._save_last()
+        if self._metrics is not None:
+            self._metrics.close()
+        return TrainingResult(self.state.step, finished, checkpoint, self.comparisons, self.state.skipped)
+
+    def _loop(self) -> None:
+        while not self._is_done() and not self.processes.any(self._stop):
+            report = self.step()
+            self._log(report)
+            self.update.check(self.state)
+            if self._is_due(self.settings.evaluate_every):
+                self.evaluate()
+            if self._is_due(self.settings.save_every):
+                self.save()
+            if self._listener is not None and self.processes.is_main:
+                self._listener(report)
 
     def step(self) -> StepReport:
         """One optimizer step on a global batch; every process draws the same batch and works on its share."""
         settings, state, processes = self.settings, self.state, self.processes
-        factor = rate_factor(state.step, self._progress(), settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        totals = torch.zeros(4, dtype=torch.float64)
+        rate = self.update.begin(state.step, state.progress(settings))
         observed: list[tuple[int, str, float]] = []
-        for part in range(settings.accumulation):
-            start = (part * processes.count + processes.rank) * self.share
-            batch, draw = self._draw(self.source, start, state.step, "train")
-            losses = self.objective.loss(batch, draw)
-            self.scaler.scale(losses.total / settings.accumulation).backward()
+        parts = range(processes.rank, settings.accumulation * processes.count, processes.count)
+        drawn = [(part * self.share, *self._draw(part * self.share, state.step)) for part in parts]
+        contrastive = torch.zeros(())
+        if settings.contrastive_weight > 0:
+            contrastive = self.objective.contrastive([batch for _, batch, _ in drawn])
+            self.update.backward(settings.contrastive_weight * contrastive)
+        totals = torch.zeros(3, dtype=torch.float64)
+        for start, batch, draw in drawn:
+            losses = self.objective.loss(batch.to(processes.device), draw.to(processes.device))
+            self.update.backward(losses.total / settings.accumulation)
             self.objective.release()
-            parts = (losses.total.detach(), losses.diffusion, losses.contrastive, losses.teacher)
-            totals += torch.stack([value.float() for value in parts]).cpu().double() / settings.accumulation
+            values = torch.stack([losses.total.detach(), losses.diffusion, losses.teacher])
+            totals += values.float().cpu().double() / settings.accumulation
             rows = zip(batch.conditions, losses.references.tolist(), strict=True)
             observed += [(start + row, name, loss) for row, (name, loss) in enumerate(rows)]
-        norm = self._optimize()
-        totals = processes.mean(totals)
-        self._observe(observed)
-        state.step += 1
+        norm = self.update.apply(state)
+        total, diffusion, teacher = processes.mean(totals).tolist()
+        compared = float(contrastive.detach())
+        total += settings.contrastive_weight * compared
+        if settings.balance_conditions:
+            self.objective.balance.observe(sorted(processes.gather_objects(observed)))
         state.elapsed = time.monotonic() - self._started
-        if settings.ema_decay > 0:
-            self.average.update(state.step)
-        return self._report(totals.tolist(), norm, factor)
+        progress = state.progress(settings)
+        left = state.elapsed * (1.0 - progress) / progress if progress > 0 else 0.0
+        return StepReport(
+            state.step, settings.steps, total, diffusion, compared, teacher, norm, rate, state.elapsed, left,
+            state.skipped,
+        )  # fmt: skip
 
     @torch.no_grad()
     def evaluate(self) -> list[Comparison]:
@@ -188,16 +193,11 @@ class Trainer:
             return []
         self.model.eval()
         rows: list[Comparison] = []
-        with self._averaged():
+        with self.average.applied():
             for label, source in self.evaluation.items():
                 rows += compare(self.objective, source, label, self.share)
         self.model.train()
-        for row in rows:
-            if row.condition == ALL:
-                log.info(
-                    "step %d, %s: no LoRA %.5f, matched %.5f, shuffled %.5f, gap %.5f",
-                    self.state.step, row.set, row.no_lora, row.matched, row.shuffled, row.gap,
-                )  # fmt: skip
+        log_comparisons(self.state.step, rows)
         if self._metrics is not None:
             self._metrics.comparisons(self.state.step, rows)
         self.comparisons = rows
@@ -207,14 +207,18 @@ class Trainer:
         """Write a checkpoint now (main process). Raises Video2LoRAError when the disk does not take it."""
         if self.folder is None or not self.processes.is_main:
             return None
-        tensors, facts = collect_state(self.model, self.optimizer, self.average, self.objective, self.state)
-        facts |= {"settings": to_dict(self.settings), "scaler": self.scaler.state_dict()}
-        keep = self.settings.keep_checkpoints
+        tensors, facts = collect_state(
+            self.model, self.update.optimizer, self.average, self.objective, self.state
+        )
+        facts |= {"settings": to_dict(self.settings), "identity": self._identity}
+        rows = [dataclasses.asdict(row) for row in self.comparisons]
+        facts |= {"scaler": self.update.scaler_state(), "comparisons": rows}
         note_training(self.model, self.settings, self.state, self.comparisons, self._facts)
-        with self._averaged():
+        with self.average.applied():
             path = save_checkpoint(
-                self.folder / CHECKPOINTS, self.state.step, tensors, facts, self.model, keep
-            )
+                self.folder / CHECKPOINTS, self.state.step, tensors, facts, self.model,
+                self.settings.keep_checkpoints,
+            )  # fmt: skip
         self._saved_step = self.state.step
         return path
 
@@ -222,7 +226,7 @@ class Trainer:
     def averaged_model(self) -> torch.nn.Module:
         """A copy of the model with the averaged weights: what a checkpoint's hypernet.safetensors holds."""
         note_training(self.model, self.settings, self.state, self.comparisons, self._facts)
-        with self._averaged():
+        with self.average.applied():
             result = copy.deepcopy(self.model).eval()
         return result.requires_grad_(False)
 
@@ -230,21 +234,24 @@ class Trainer:
         """Take the hooks out of the backbone."""
         self.objective.branches.remove()
 
-    def _averaged(self) -> AbstractContextManager[None]:
-        return self.average.applied() if self.settings.ema_decay > 0 else nullcontext()
-
     def _open_folder(self) -> None:
         if self.state.step == 0 and list_checkpoints(self.folder / CHECKPOINTS):
             raise Video2LoRAError(
                 f"'{self.folder}' already holds checkpoints of a run; resume it, or choose another folder."
             )
-        try:
+        with failing_in_a_sentence(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._metrics = MetricsWriter(self.folder, self.state.step, self.settings.tensorboard)
-        except OSError as error:
-            raise Video2LoRAError(
-                f"The output folder '{self.folder}' can not be written: {error}."
-            ) from error
+        set_aside_later(self.folder / CHECKPOINTS, self.state.step)
+        self._metrics = MetricsWriter(self.folder, self.state.step, self.settings.tensorboard)
+
+    def _save_what_can_be(self) -> None:
+        """Save after an error, which is the one to be told: what fails here goes to the log."""
+        try:
+            self._save_last()
+            if self._metrics is not None:
+                self._metrics.close()
+        except Exception as error:
+            log.error("The last state could not be kept: %s", error)
 
     def _save_last(self) -> Path | None:
         if self.folder is None or not self.processes.is_main:
@@ -254,78 +261,38 @@ class Trainer:
         found = list_checkpoints(self.folder / CHECKPOINTS)
         return found[-1] if found else None
 
-    def _draw(self, source: ClipSource, start: int, step: int, purpose: str) -> tuple[TrainBatch, NoiseDraw]:
-        """This process's references start ... start+share-1 of the step's global batch, and their noise."""
+    def _draw(self, start: int, step: int) -> tuple[TrainBatch, NoiseDraw]:
+        """References start ... start+share-1 of the step's global batch, and their noise, on the CPU."""
         settings = self.settings
-        clips = step_generator(settings.seed, step, f"{purpose}/clips")
-        batch = sample_references(source, clips, settings.references, start, start + self.share)
+        clips = step_generator(settings.seed, step, "train/clips")
+        batch = sample_references(self.source, clips, settings.references, start, start + self.share)
         k = batch.targets_per_reference
         if k != settings.targets_per_reference:
             raise Video2LoRAError(
                 f"The clips come with {k} targets a reference but targets_per_reference is "
                 f"{settings.targets_per_reference}; make them equal."
             )
-        noise = step_generator(settings.seed, step, f"{purpose}/noise")
+        noise = step_generator(settings.seed, step, "train/noise")
         shape = (settings.references * k, *batch.target_latents.shape[1:])
         draw = draw_noise(shape, k, self.denoiser.num_timesteps, noise, settings)
-        device = self.processes.device
-        return batch.to(device), draw.rows(start * k, (start + self.share) * k).to(device)
-
-    def _optimize(self) -> float:
-        """Average, clip and apply the gradients; returns their norm before clipping."""
-        self.scaler.unscale_(self.optimizer)
-        self.processes.average_gradients(self._parameters)
-        limit = self.settings.clip_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            raise Video2LoRAError(
-                f"The gradient of step {self.state.step + 1} is not finite; lower the learning rates, or use "
-                "bf16 or fp32 instead of fp16."
-            )
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return norm
-
-    def _observe(self, observed: list[tuple[int, str, float]]) -> None:
-        if not self.settings.balance_conditions:
-            return
-        by_name: dict[str, list[float]] = {}
-        for _, name, loss in sorted(self.processes.gather_objects(observed)):
-            by_name.setdefault(name, []).append(loss)
-        self.objective.balance.update({name: sum(values) / len(values) for name, values in by_name.items()})
+        return batch, draw.rows(start * k, (start + self.share) * k)
 
     def _log(self, report: StepReport) -> None:
-        self.state.add(report.loss, report.diffusion, report.contrastive, report.teacher, report.grad_norm)
-        if report.step % self.settings.log_every and report.step != report.steps:
+        values = (report.loss, report.diffusion, report.contrastive, report.teacher, report.grad_norm)
+        if all(map(math.isfinite, values)):
+            self.state.add(*values)
+        is_due = report.step % self.settings.log_every == 0 or report.step == report.steps
+        if not is_due or self.state.count == 0:
             return
         means = self.state.take_means()
         log.info(
             "step %d of %d, loss %.5f, %.0f s left", report.step, report.steps, means[0], report.seconds_left
         )
         if self._metrics is not None:
-            loss, diffusion, contrastive, teacher, norm = means
-            self._metrics.losses(
-                {
-                    "step": report.step, "loss": loss, "diffusion": diffusion, "contrastive": contrastive,
-                    "teacher": teacher, "grad_norm": norm, "rate": report.rate, "seconds": report.seconds,
-                }
-            )  # fmt: skip
-
-    def _report(self, totals: list[float], norm: float, factor: float) -> StepReport:
-        seconds = self.state.elapsed
-        progress = self._progress()
-        left = seconds * (1.0 - progress) / progress if progress > 0 else 0.0
-        rate = max(group["peak"] for group in self.optimizer.param_groups) * factor
-        return StepReport(self.state.step, self.settings.steps, *totals, norm, rate, seconds, left)
-
-    def _progress(self) -> float:
-        progress = self.state.step / self.settings.steps
-        if self.settings.max_minutes > 0:
-            progress = max(progress, self.state.elapsed / (60.0 * self.settings.max_minutes))
-        return min(progress, 1.0)
+            self._metrics.losses(report.step, (*means, report.rate, report.seconds))
 
     def _is_done(self) -> bool:
-        done = self._progress() >= 1.0
+        done = self.state.progress(self.settings) >= 1.0
         # Clocks differ between processes; all of them stop together.
         return self.processes.any(done) if self.settings.max_minutes > 0 else done
 
