@@ -10,6 +10,9 @@ from .errors import Video2LoRAError
 
 FITS = ("crop", "letterbox")
 
+# Rows that become floats at once.
+_ROWS = 256
+
 
 def fitted_size(width: float, height: float, longest_side: int, multiple: int = 8) -> tuple[int, int]:
     """Return the size (width, height) in pixels that a frame is fitted to.
@@ -28,35 +31,33 @@ def fitted_size(width: float, height: float, longest_side: int, multiple: int = 
 def fit_picture(pixels: Tensor, size: tuple[int, int], fit: str = "crop", aspect: float = 1.0) -> Tensor:
     """Bring a picture (H, W, C) to RGB at a size (width, height): (height, width, 3), float32 in [0, 1].
 
-    Scaled bilinearly with antialiasing, one channel at a time: a large picture needs little memory. `fit` as
-    in ClipChoice. Grey becomes RGB; an alpha channel (of 2 or 4 channels) is composited on black. Floats
-    outside [0, 1] are clamped.
+    Scaled bilinearly with antialiasing, some rows of a channel at a time: a large picture needs little
+    memory. `fit` as in ClipChoice. Grey becomes RGB; an alpha channel (of 2 or 4 channels) is composited on
+    black. Floats outside [0, 1] are clamped.
 
     Raises Video2LoRAError for values that are not finite.
     """
     width, height = size
     channels = pixels.shape[2]
-    alpha = _plane(pixels, channels - 1) if channels in (2, 4) else None
     inner = _scaled_size(pixels.shape[1] * aspect, pixels.shape[0], size, fit)
     picture = torch.zeros((height, width, 3), dtype=torch.float32, device=pixels.device)
     for channel in range(1 if channels < 3 else 3):
-        plane = _plane(pixels, channel)
-        if alpha is not None:
-            plane = plane * alpha
-        if (plane.shape[1], plane.shape[0]) != inner:
-            shape = (inner[1], inner[0])
-            plane = interpolate(plane[None, None], shape, mode="bilinear", antialias=True)[0, 0].clamp_(
-                0.0, 1.0
-            )
-        _place(plane, picture[..., channel])
+        # Rows are scaled across first, some at a time, as torch does it for all: no large plane of floats.
+        across = [_scaled(_plane(rows, channel), rows.shape[0], inner[0]) for rows in pixels.split(_ROWS)]
+        _place(_scaled(torch.cat(across), inner[1], inner[0]), picture[..., channel])
     if channels < 3:
         picture[..., 1:] = picture[..., :1]
     return picture
 
 
 def _plane(pixels: Tensor, channel: int) -> Tensor:
-    """One channel (H, W) as contiguous floats in [0, 1]."""
-    plane = pixels[..., channel]
+    """One channel (H, W) as contiguous floats in [0, 1], multiplied by alpha where there is one."""
+    if pixels.shape[2] in (2, 4):
+        return _levels(pixels[..., channel]) * _levels(pixels[..., -1])
+    return _levels(pixels[..., channel])
+
+
+def _levels(plane: Tensor) -> Tensor:
     if not plane.is_floating_point():
         return plane.contiguous() / 255.0
     if not torch.isfinite(plane).all():
@@ -65,6 +66,13 @@ def _plane(pixels: Tensor, channel: int) -> Tensor:
             "check the node that makes the frames."
         )
     return plane.float().clamp(0.0, 1.0)
+
+
+def _scaled(plane: Tensor, height: int, width: int) -> Tensor:
+    if tuple(plane.shape) == (height, width):
+        return plane
+    scaled = interpolate(plane[None, None], (height, width), mode="bilinear", antialias=True)
+    return scaled[0, 0].clamp_(0.0, 1.0)
 
 
 def _scaled_size(width: float, height: float, size: tuple[int, int], fit: str) -> tuple[int, int]:

@@ -193,6 +193,8 @@ class ClipChoice:
                 size = self.size or fitted_size(*shape, self.longest_side, self.multiple)
             fitted.append(fit_picture(pixels, size, self.fit, picture.aspect))
             times.append(picture.time)
+            # A large picture goes before the next one comes.
+            del pixels
         cut = cut_by_crop(shape, size) if self.fit == "crop" else (0.0, 0.0)
         return SeenClip(torch.stack(fitted), tuple(times), self.step, *shape, cut)
 
