@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes import NODE_CLASSES
 from .nodes.host.files import register_model_folders
+from .nodes.host.motion_files import register_motion_folders
 from .nodes.host.renamed import register_replacements
 
 WEB_DIRECTORY = "./web"
@@ -20,5 +21,6 @@ class Video2LoRAExtension(ComfyExtension):
 async def comfy_entrypoint() -> ComfyExtension:
     """Make the pack's model folders known and return its nodes (called once by the host)."""
     register_model_folders()
+    register_motion_folders()
     await register_replacements()
     return Video2LoRAExtension()

@@ -26,7 +26,7 @@ from comfy.patcher_extension import WrappersMP
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.kinds import FileKind
 from ...video2lora_core.motion_module import MotionModel, VanillaTemporalModule
-from .files import read_weights
+from .motion_files import read_motion_file
 
 MOTION_KEY = "video2lora_motion"
 BETA_SCHEDULE = "sqrt_linear"
@@ -46,7 +46,7 @@ def attach_motion_model(
     """
     state, name = motion, "The motion module"
     if not isinstance(motion, Mapping):
-        state, _ = read_weights(motion, FileKind.MOTION_MODULE)
+        state = read_motion_file(motion, FileKind.MOTION_MODULE)
         name = f"'{os.path.basename(motion)}'"
     if not isinstance(getattr(model.model, "diffusion_model", None), openaimodel.UNetModel):
         raise Video2LoRAError(

@@ -98,8 +98,10 @@ def combo_options(folder: str) -> list[str]:
     return list_files(folder) or [_empty_hint(folder)]
 
 
-def resolve_file(folder: str, name: str) -> Path:
+def resolve_file(folder: str, name: str, extensions: tuple[str, ...] = (EXTENSION,)) -> Path:
     """Return the path of a safetensors file inside one of the configured paths of `folder`.
+
+    `extensions` are the kinds of files that are taken, in lower case.
 
     A link in the folder may lead into any folder that the host is configured with, and nowhere else.
 
@@ -116,7 +118,7 @@ def resolve_file(folder: str, name: str) -> Path:
         raise Video2LoRAError(
             f"'{name}' points outside the folder models/{folder}: choose a file by its name in that folder."
         )
-    if not name.lower().endswith(EXTENSION):
+    if not name.lower().endswith(extensions):
         raise Video2LoRAError(f"'{name}' is not a {EXTENSION} file: only {EXTENSION} files are read.")
     path = folder_paths.get_full_path(folder, name)
     if path is None:
