@@ -26,6 +26,7 @@ from comfy.patcher_extension import WrappersMP
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.kinds import FileKind
 from ...video2lora_core.motion_module import MotionModel, VanillaTemporalModule
+from .long_videos import predict_in_windows
 from .motion_files import read_motion_file
 
 MOTION_KEY = "video2lora_motion"
@@ -60,6 +61,8 @@ def attach_motion_model(
     attached.set_additional_models(MOTION_KEY, [patcher])
     attached.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, MOTION_KEY)
     attached.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, MOTION_KEY, TemporalLayers(motion_model))
+    attached.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, MOTION_KEY)
+    attached.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, MOTION_KEY, predict_in_windows)
     attached.add_object_patch("model_sampling", animatediff_sampling(attached))
     return attached
 
