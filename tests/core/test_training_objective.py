@@ -274,7 +274,7 @@ def test_batches_that_do_not_fit_are_refused():
 
 
 def test_reading_like_an_example_asks_the_example_and_not_the_backbone():
-    example, model = toy_model(), toy_model()
+    example, model = toy_model(kind="stem"), toy_model(kind="stem")
     with torch.no_grad():
         for twin, parameter in zip(example.parameters(), model.parameters(), strict=True):
             twin.add_(0.1 * torch.randn(twin.shape, generator=seeded(3)))

@@ -129,6 +129,12 @@ def contrastive_loss(first: Tensor, second: Tensor, ids: Tensor, temperature: fl
     return 0.5 * (F.cross_entropy(scores, labels) + F.cross_entropy(scores.T, labels))
 
 
+def _even(read: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A stem's tokens and embedding, the embedding normalised as those who read it do."""
+    tokens, embedding = (widened(part) for part in read)
+    return tokens, F.layer_norm(embedding, embedding.shape[-1:])
+
+
 class Objective:
     """Computes the loss of a batch; holds the branches on the backbone and the balance of the conditions."""
 
@@ -217,16 +223,19 @@ class Objective:
             return contrastive_loss(first, second, ids, self.settings.contrastive_temperature)
 
     def _reading_loss(self, batch: TrainBatch) -> LossParts:
-        """How far the weights predicted from references are from those that the example predicts from their
-        targets, relative to how far those of different targets lie apart, layer by layer.
+        """How far a stem's tokens and embeddings of references are from those that the example's gives for
+        their targets, relative to how far those of different targets lie apart. What follows the stem sees
+        the same then, and needs no training.
         """
         k = batch.targets_per_reference
         with torch.no_grad():
-            wanted = widened(self.example.predict_weights(batch.target_latents[::k]))
-            spread = wanted.var(0).mean(-1).clamp(min=1e-12)
+            wanted = _even(self.example.hypernetwork.context_encoder.read(batch.target_latents[::k]))
         with self._full_precision():
-            predicted = widened(self.model.predict_weights(batch.reference_latents))
-            references = ((predicted - wanted).square().mean(-1) / spread).mean(-1)
+            read = _even(self.model.hypernetwork.context_encoder.read(batch.reference_latents))
+            references = torch.zeros(len(batch.conditions), device=read[0].device)
+            for own, example in zip(read, wanted, strict=True):
+                spread = example.var(0).mean().clamp(min=1e-12)
+                references = references + (own - example).square().flatten(1).mean(1) / spread
             reading = self._balanced(references, batch.conditions)
         return LossParts(reading, reading.detach(), reading.new_zeros(()), references.detach().float())
 

@@ -44,10 +44,8 @@ class Trainer:
     a set ("seen", "heldout") -> clips to compare no LoRA, matched and shuffled reference on. folder: where
     checkpoints and logs go; None keeps everything in memory. listener is told of every step in the main
     process; whatever it raises stops the run, after a checkpoint. example: a trained `Video2LoRA` to read
-    like: the model learns to predict from a reference what the example predicts from its targets, without the
-    backbone, which is far cheaper; for references in looks that the example was not trained on. identity:
-    what decides the run beside its settings, by name; a checkpoint is gone on from only where it is the same
-    (`resume.check_same_run`).
+    like: the model's stem learns to make of a reference what the example's makes of its targets, without the
+    backbone, which is far cheaper; for references in looks that the example was not trained on.
 
     Raises Video2LoRAError for settings that do not fit each other.
     """
