@@ -64,7 +64,7 @@ def predict_from_reference(
     device = hypernet_to_device(model, latents)
     [lora] = model.predict(latents.to(device), iterations=iterations, progress=predicted)
     count, height, width, _ = frames.shape
-    source = {"frames": count, "width": width, "height": height}
+    source = facts or {"frames": count, "width": width, "height": height}
     return lora.described(source=source, preview=tiny_preview(frames))
 
 

@@ -1,5 +1,6 @@
 """Clips as people have them: what is decoded is what ffmpeg shows, at the right time, in little memory."""
 
+import dataclasses
 import os
 from io import BytesIO
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from video2lora_core import LayerTarget, Video2LoRA
 from video2lora_core.decoding import decode_clip, read_clip
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.frames import ClipChoice
+from video2lora_core.training.cache import UnusableClip, file_hash
+from video2lora_core.training.settings import DataSettings
 
 CLIPS = Path(__file__).parents[1] / "data" / "clips"
 
@@ -165,5 +169,21 @@ def test_a_pipe_a_device_a_folder_and_nothing_are_refused_without_reading(tmp_pa
     for path in (pipe, Path("/dev/zero"), tmp_path):
         with pytest.raises(Video2LoRAError, match="a folder, a pipe or a device"):
             read_clip(path, path.name, ClipChoice(1))
+        with pytest.raises(UnusableClip, match="a folder, a pipe or a device"):
+            file_hash(path)
     with pytest.raises(Video2LoRAError, match=r"'gone\.mp4' can not be read"):
         read_clip(tmp_path / "gone.mp4", "gone.mp4", ClipChoice(1))
+
+
+def test_a_checkpoint_says_how_its_clips_were_taken(tmp_path):
+    settings = DataSettings(frames=8, fps=24.0, stride=3, width=64, height=32)
+    target = LayerTarget("unet.a", 4, 4, "spatial")
+    model = Video2LoRA.create([target], latent_channels=4, down_dim=2, up_dim=2, decoder_blocks=1)
+    assert "clip" not in model.config.to_dict()
+    model.config = dataclasses.replace(model.config, clip=settings.clip)
+    model.save(tmp_path / "a.safetensors")
+    known = Video2LoRA.load(tmp_path / "a.safetensors").config.clip
+    assert known == {"frames": 8, "fps": 8.0, "width": 64, "height": 32}
+    for wrong in ({"frames": 1.5}, {"fps": -1}, {"width": "64"}, {"depth": 8}, [8]):
+        with pytest.raises(Video2LoRAError, match="The setting clip"):
+            dataclasses.replace(model.config, clip=wrong)

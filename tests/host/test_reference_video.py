@@ -1,5 +1,6 @@
 """*Reference Video → LoRA* on the real host: what is read of a VIDEO."""
 
+import dataclasses
 import logging
 from fractions import Fraction
 from pathlib import Path
@@ -95,7 +96,8 @@ def test_frames_and_video_of_one_file_predict_the_same_at_a_rate(host, vae):
     from comfy_api.latest import InputImpl
 
     trained = {"frames": 4, "fps": 8.0, "width": 32, "height": 32}
-    hypernet = make_hypernet(host.core, clip=trained)
+    hypernet = make_hypernet(host.core)
+    hypernet.config = dataclasses.replace(hypernet.config, clip=trained)
     open_as_trained = {"frame_count": 0, "longest_side": 0}
     path = Path(__file__).parents[1] / "data" / "clips" / "motion24.mp4"
     video = InputImpl.VideoFromFile(str(path))
