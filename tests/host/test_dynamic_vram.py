@@ -99,3 +99,12 @@ def test_a_model_full_of_pointers_is_copied_for_training(host, files):
             assert bool(held) is pointers, "the MODEL itself keeps what the host hung on it"
             predictions.append(denoiser.forward(latents, torch.tensor([500]), context))
     assert torch.equal(*predictions)
+
+
+def test_what_cannot_be_copied_is_said_with_the_way_out(host, files):
+    _, patched, _, _ = loaded(host, files)
+    training = host.module("nodes.host.denoiser")
+    patched.model.handle_of_a_host_to_come = dynamic_vram.Callback(lambda _: True)
+    error = host.module("video2lora_core.errors").Video2LoRAError
+    with training.training_mode(), pytest.raises(error, match="start ComfyUI with --disable-dynamic-vram"):
+        training.HostDenoiser(patched, [])
