@@ -12,6 +12,7 @@ from ...video2lora_core.errors import Video2LoRAError
 
 METADATA_KEY = "video2lora_backbone"
 SD15_CONTEXT_TOKENS = 77
+MAX_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class BackboneFacts:
         try:
             text = metadata.get(METADATA_KEY, "{}")
             if METADATA_KEY not in metadata and METADATA_KEY in tensors:
-                text = bytes(tensors[METADATA_KEY].tolist()).decode()
+                text = bytes(int(byte) for byte in tensors[METADATA_KEY][:MAX_BYTES].tolist()).decode()
             stored = json.loads(text)
             known = {field.name: field.type for field in fields(cls)}
             facts = cls(**{key: value for key, value in stored.items() if key in known})
@@ -46,7 +47,7 @@ class BackboneFacts:
             valid = all(type(number) is int and 0 <= number <= 4096 for number in numbers)
             valid = valid and facts.num_heads > 0 and facts.context_tokens > 2
             valid = valid and facts.beta_schedule in ("linear", "sqrt_linear")
-        except (ValueError, AttributeError, TypeError, RecursionError):
+        except (ValueError, OverflowError, IndexError, AttributeError, TypeError, RecursionError):
             valid = False
         if not valid:
             raise Video2LoRAError(
@@ -56,5 +57,8 @@ class BackboneFacts:
         return facts
 
     def as_tensor(self) -> torch.Tensor:
-        """The facts as bytes (uint8), for hosts that save tensors but no metadata of ours."""
-        return torch.tensor(list(json.dumps(asdict(self)).encode()), dtype=torch.uint8)
+        """The facts as bytes, for hosts that save tensors but no metadata of ours.
+
+        In float32: checkpoints with tensors that are no weights are refused.
+        """
+        return torch.tensor(list(json.dumps(asdict(self)).encode()), dtype=torch.float32)
