@@ -18,10 +18,48 @@ from tools.comfy.server import CHECKOUT, ComfyServer
 
 WORKFLOWS = CHECKOUT / "workflows"
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+PACK_ID = "comfyui-video2lora"
 ROW, TITLE, SLOT = 24, 30, 20
 
 # Per graph: top-left corner and width of every node, groups as (title, colour, ids), notes as (text, box).
 LAYOUTS: dict[str, dict[str, Any]] = {
+    "first_run": {
+        "nodes": {
+            "1": (340, 60, 280),
+            "3": (340, 205, 280),
+            "2": (660, 60, 280),
+            "4": (340, 390, 280),
+            "6": (660, 390, 280),
+            "8": (340, 960, 280),
+            "9": (660, 960, 280),
+            "10": (980, 960, 260),
+            "15": (1000, 60, 240),
+            "7": (1000, 430, 240),
+            "11": (1280, 430, 240),
+            "16": (1280, 60, 160),
+            "17": (1580, 60, 320),
+            "12": (1580, 780, 160),
+        },
+        "groups": [
+            ("1 Models", "#8A8", ("1", "2", "3")),
+            ("2 Reference: what happens", "#3f789e", ("4", "6")),
+            ("3 Prompt: what is seen", "#8A8", ("8", "9", "10")),
+            ("4 Sample, one seed", "#888", ("15", "16", "7", "11")),
+            ("5 Compare", "#b06634", ("17", "12")),
+        ],
+        "notes": [
+            (
+                "**Press Run.** It takes some seconds on any computer.\n\n"
+                "A reference video becomes a LoRA in one pass, and the new video does what the reference "
+                "does.\n\n"
+                "1. Choose what happens in *Reference*; *Load Video* in its place takes a clip of yours.\n"
+                "2. Say what is seen in *Prompt*: a shape, a field.\n"
+                "3. *Compare* shows reference, without and with the LoRA, from one seed.\n\n"
+                "Change `strength` in *Apply Adaptive LoRA* and run again: the prediction is kept.",
+                (0, 80, 280, 420),
+            )
+        ],
+    },
     "reference_to_lora_demo": {
         "nodes": {
             "3": (40, 40, 340),
@@ -92,6 +130,15 @@ def widget_values(inputs: dict[str, Any], info: dict[str, Any]) -> list[Any]:
     return values
 
 
+def complete(prompt: dict[str, Any], object_info: dict[str, Any]) -> None:
+    """Write out the defaults of widgets that the API form leaves out, as the frontend does when it queues."""
+    for node in prompt.values():
+        for name, kind, options in widget_inputs(object_info[node["class_type"]]):
+            choices = options.get("options") or [None]
+            default = options.get("default", choices[0] if kind == "COMBO" else None)
+            node["inputs"].setdefault(name, default)
+
+
 def socket_inputs(info: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """The inputs of a node that are sockets: (name, type, optional)."""
     widgets = {name for name, _, _ in widget_inputs(info)}
@@ -136,7 +183,7 @@ def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dic
             "inputs": sockets,
             "outputs": outputs,
             "title": node["_meta"]["title"],
-            "properties": {"Node name for S&R": node["class_type"]},
+            "properties": {"Node name for S&R": node["class_type"], **pack_of(node["class_type"])},
             "widgets_values": values,
         }
     for link_id, source, slot, *_ in links:
@@ -151,14 +198,27 @@ def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dic
         "links": links,
         "groups": [group(index, *entry, nodes) for index, entry in enumerate(layout["groups"], 1)],
         "config": {},
-        "extra": {"ds": {"scale": 0.6, "offset": [60, 60]}},
+        # No stored view: the frontend fits the graph to the window.
+        "extra": {},
         "version": 0.4,
     }
 
 
+def pack_of(node_type: str) -> dict[str, str]:
+    """What a shared graph says of a node's origin, so that it can be installed where it is missing."""
+    return {"cnr_id": PACK_ID} if node_type.startswith("Video2LoRA") else {"cnr_id": "comfy-core"}
+
+
 def height_of(node_type: str, inputs: int, outputs: int, widgets: int) -> int:
     """Pixels a node needs; text boxes and previews need more."""
-    extra = {"CLIPTextEncode": 60, "SaveVideo": 320, "LoadVideo": 350, "Video2LoRAApplyAdaptiveLoRA": 80}
+    extra = {
+        "CLIPTextEncode": 60,
+        "SaveVideo": 320,
+        "LoadVideo": 350,
+        "Video2LoRACompare": 320,
+        "Video2LoRAReferenceToLoRA": 200,
+        "Video2LoRAApplyAdaptiveLoRA": 80,
+    }
     return SLOT * max(inputs, outputs, 1) + ROW * widgets + 10 + extra.get(node_type, 0)
 
 
@@ -195,13 +255,17 @@ def group(index: int, title: str, color: str, ids: tuple[str, ...], nodes: dict[
 
 
 def main() -> None:
-    """Write workflows/NAME.json from workflows/api/NAME.json."""
+    """Write workflows/NAME.json from workflows/api/NAME.json, which gets the defaults that it leaves out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(LAYOUTS))
     name = parser.parse_args().name
-    prompt = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+    twin = WORKFLOWS / "api" / f"{name}.json"
+    prompt = json.loads(twin.read_text())
     with ComfyServer() as server:
-        graph = build(name, prompt, server.object_info())
+        object_info = server.object_info()
+    complete(prompt, object_info)
+    graph = build(name, prompt, object_info)
+    twin.write_text(json.dumps(prompt, indent=2, ensure_ascii=False) + "\n")
     target: Path = WORKFLOWS / f"{name}.json"
     target.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n")
     print(target)

@@ -54,11 +54,8 @@ def document() -> str:
             "**Computed from shapes by `scripts/training_memory.py`; not measured at this size.** The same",
             "formulas are compared with what autograd really keeps on a small backbone by",
             "`tests/host/test_training_memory.py`, to 15 %. Not in them: norms that autocast keeps in",
-            "float32, the allocator's reserve, and workspaces. MODEL, CLIP and VAE of the graph are not in",
-            "them either: they leave the device when the clips are encoded. What is trained on is a copy of",
-            "MODEL, the column backbone, with its motion module. While it is made the device holds nothing",
-            "else, and the host's memory holds MODEL once more. Checkpoints are collected in the host's",
-            "memory. With precision fp32 the backbone and its activations take twice as much.",
+            "float32, the allocator's reserve, workspaces, and the VAE and CLIP, needed only while the",
+            "cache is made.",
             "",
             "AnimateDiff v3 on SD1.5, attention layers (288), "
             f"{trained / 1e6:.1f} M trained parameters, {auxiliary / 1e6:.1f} M of them auxiliary matrices. "

@@ -1,5 +1,6 @@
 // What the pack adds to ComfyUI's page: colours of its two value types, and decimals that survive being looked at.
 import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
 
 const COLOURS = { VIDEO2LORA_HYPERNET: "#e0a458", ADAPTIVE_LORA: "#7bc8a4" };
 const DECIMALS = 7;
@@ -14,9 +15,26 @@ function colourSockets() {
   }
 }
 
+// The classic canvas gives a new moving picture its place only when the view changes: until then it covers all.
+function placePictures() {
+  const view = app.canvas.ds;
+  for (const delay of [200, 1000]) {
+    setTimeout(() => {
+      view.offset[0] += 0.01;
+      view.onChanged?.(view.scale, view.offset);
+      app.canvas.setDirty(true, true);
+    }, delay);
+  }
+}
+
 app.registerExtension({
   name: "Video2LoRA",
-  setup: colourSockets,
+  setup() {
+    colourSockets();
+    api.addEventListener("executed", ({ detail }) => {
+      if (detail?.output?.animated?.[0]) placePictures();
+    });
+  },
   // Loading a palette empties the colours of types that it does not know, so they are given again.
   afterConfigureGraph: colourSockets,
   nodeCreated(node) {

@@ -1,6 +1,7 @@
 """Every template opens whole in both renderings, and is the graph of its API twin."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,34 @@ def test_a_template_opens_as_its_api_twin(page, name):
     prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     told = {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
     assert told == {key: (node["class_type"], node["inputs"]) for key, node in twin.items()}
+    assert page.our_errors() == []
+
+
+def test_the_first_run_ends_with_a_picture_on_the_node(page, comfy):
+    page.evaluate(OPEN, json.loads((WORKFLOWS / "first_run.json").read_text()))
+    page.page.wait_for_timeout(1000)
+    # A seed of its own, or the second rendering would only show what is kept.
+    seed = 100 + len(page.rendering)
+    page.evaluate(
+        "(seed) => app.graph._nodes.filter((node) => node.type === 'KSampler')"
+        ".forEach((node) => { node.widgets.find((widget) => widget.name === 'seed').value = seed; })",
+        seed,
+    )
+    before = set(comfy.get_json("/history"))
+    page.evaluate("async () => { await app.queuePrompt(0); }")
+    deadline = time.monotonic() + 200
+    while not (done := set(comfy.get_json("/history")) - before) and time.monotonic() < deadline:
+        page.page.wait_for_timeout(1000)
+    (entry,) = (comfy.get_json("/history")[key] for key in done)
+    assert entry["status"]["status_str"] == "success"
+    page.page.wait_for_timeout(6000)
+    page.screenshot(f"first_run_done_{page.rendering}")
+    shown = page.evaluate(
+        "() => [...document.querySelectorAll('img, video')].some((picture) => picture.src.includes('compare')"
+        " || picture.src.includes('first_run') || picture.src.includes('Video2LoRA'))"
+        " || app.graph._nodes.some((node) => node.type === 'Video2LoRACompare' && node.imgs?.length > 0)"
+    )
+    assert shown
     assert page.our_errors() == []
 
 

@@ -177,38 +177,3 @@ def test_a_model_without_the_layers_is_refused(host, training, model, hypernet, 
     bare.set_additional_models("video2lora_motion", [])
     with training.training_mode(), pytest.raises(error, match=r"has no layer 'motion\."):
         training.HostDenoiser(bare, list(hypernet.targets))
-
-
-def identity_of(training, model):
-    with training.training_mode():
-        return training.HostDenoiser(model, []).identity
-
-
-def test_a_lora_that_waits_for_its_motion_module_is_trained_on(host, training, model, hypernet):
-    """As when AnimateDiff-Evolved attaches its motion module after *Apply Adaptive LoRA*."""
-    [lora] = hypernet.predict(torch.randn(1, 4, FRAMES, 8, 8, generator=torch.Generator().manual_seed(6)))
-    apply = host.module("nodes.host.patching").apply_adaptive_lora
-    motion = model.additional_models["video2lora_motion"]
-    with torch.inference_mode():
-        bare = model.clone()
-        bare.set_additional_models("video2lora_motion", [])
-        waiting, _ = apply(bare, lora)
-        settled, _ = apply(model, lora)
-    with training.training_mode(), pytest.raises(ValueError, match="no AnimateDiff motion module"):
-        training.HostDenoiser(waiting, [])
-    waiting.set_additional_models("video2lora_motion", motion)
-    found = identity_of(training, waiting)
-    assert found == identity_of(training, settled)
-    plain = identity_of(training, model)
-    assert {name for name in plain if plain[name] != found[name]} == {"backbone", "motion module"}
-
-
-def test_a_backbone_is_known_again_and_another_one_is_not(training, model, hypernet):
-    plain = identity_of(training, model)
-    assert plain == identity_of(training, model.clone())
-    other = model.clone()
-    key = f"diffusion_model.{hypernet.targets[0].weight_key}"
-    weight = model.model.diffusion_model.get_parameter(hypernet.targets[0].weight_key)
-    other.add_patches({key: ("diff", (torch.ones_like(weight),))}, 0.5)
-    found = identity_of(training, other)
-    assert {name for name in plain if plain[name] != found[name]} == {"backbone"}

@@ -66,9 +66,8 @@ def collect_state(
     if average.decay > 0:
         tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
     tensors |= optimizer_tensors(optimizer, names)
-    # Copies: the averaged weights are swapped in while the checkpoint is written. The device has no room for
-    # them.
-    tensors = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+    # Copies: the averaged weights are swapped in while the checkpoint is written.
+    tensors = {name: value.detach().clone() for name, value in tensors.items()}
     facts = {
         "elapsed": state.elapsed,
         "window": state.window,
