@@ -7,6 +7,7 @@ schedule, which no tensor tells, from what the file says of them (`backbone_fact
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -219,15 +220,19 @@ def load_clip(
     state.pop("clip_l.transformer.text_model.embeddings.position_ids", None)
     target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, AnyWidthClipModel)
     target.params = {"text_config": config}
+    # Newer hosts may move a text encoder to its device at once, and so need its weights from the beginning.
+    at_once = "state_dict" in inspect.signature(comfy.sd.CLIP.__init__).parameters
     clip = comfy.sd.CLIP(
         target,
         embedding_directory=embedding_directory,
         tokenizer_data={"clip_l_max_length": facts.context_tokens},
         parameters=comfy.utils.calculate_parameters(state),
+        **({"state_dict": dict(state)} if at_once else {}),
     )
     optional = ("logit_scale", "text_projection.weight")
     require_same_layout(clip.cond_stage_model, state, name, "CLIP", optional)
-    clip.load_sd(state, full_model=True)
+    if not at_once:
+        clip.load_sd(state, full_model=True)
     return clip
 
 
