@@ -116,6 +116,11 @@ def branches_of(model: ModelPatcher) -> tuple[Branch, ...]:
     return model.get_attachment(BRANCH_KEY) or ()
 
 
+def runs_beside(model: ModelPatcher) -> bool:
+    """Whether an adaptive LoRA applied to MODEL runs beside its weights instead of being merged."""
+    return any(True for _ in _owners(model, branches_of(model)))
+
+
 def sample_with_branches(executor, *args, **kwargs):
     """Sampler wrapper: the branches of the sampled MODEL are in place inside of it, and gone after it."""
     model = executor.class_obj.model_patcher

@@ -24,6 +24,7 @@ from ...video2lora_core.files.writing import tensors_fingerprint
 from ...video2lora_core.motion_module import VanillaTemporalModule
 from ...video2lora_core.spec import LayerTarget
 from .animatediff import MOTION_KEY, TemporalLayers, clone_model, motion_patchers
+from .branch import runs_beside
 from .layers import MOTION_SCOPE, UNET_SCOPE
 from .patching import settle_or_refuse
 from .private_copy import private_copy
@@ -45,7 +46,8 @@ class HostDenoiser:
     targets: the layers that carry LoRAs. recompute: gradient checkpointing of ResBlocks, transformers and
     temporal modules. weight_dtype: what the copy is stored in; None keeps the host's choice.
 
-    Raises Video2LoRAError when MODEL lacks a target, or one has another shape.
+    Raises Video2LoRAError when MODEL lacks a target, one has another shape, or a LoRA runs
+    beside its weights.
     """
 
     def __init__(
@@ -58,6 +60,11 @@ class HostDenoiser:
     ) -> None:
         model = clone_model(model)
         settle_or_refuse(model)
+        if runs_beside(model):
+            raise Video2LoRAError(
+                "This MODEL carries an adaptive LoRA that runs beside its weights, which training would "
+                "leave out without a word; apply it with the mode merge, or train on the MODEL without it."
+            )
         copied, counterparts = private_copy(model)
         self._model = copied
         self._sampling = copied.model_sampling

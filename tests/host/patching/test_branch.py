@@ -55,6 +55,16 @@ def test_branches_stack_with_each_other_and_with_merged_ones(patching, targets_o
     assert relative_change(sample(beside.clone()), sample(merged)) < 1e-4
 
 
+def test_a_model_with_a_branch_is_not_trained_on_without_it(
+    host, patching, targets_of, make_lora, moving, error
+):
+    denoiser = host.module("nodes.host.denoiser")
+    targets = targets_of(moving)
+    beside, _ = patching.apply_adaptive_lora(moving, make_lora(targets), 1.0, 1.0, "beside")
+    with denoiser.training_mode(), pytest.raises(error, match="runs beside its weights"):
+        denoiser.HostDenoiser(beside, list(targets))
+
+
 def test_a_branch_waits_for_the_motion_module(patching, targets_of, make_lora, model, moving, sample):
     lora = make_lora(targets_of(moving))
     reference = sample(patching.apply_adaptive_lora(moving, lora, 1.0, 1.0, "merge")[0])
