@@ -20,7 +20,8 @@ export MKL_NUM_THREADS ?= 1
 help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
 	@echo "make test    all tests (TESTS=tests/core for some of them, HOST=0.18.2 for another ComfyUI)"
-	@echo "make soak    a thousand random sequences of attaching, applying, cloning, sampling and unloading"
+	@echo "make soak    a thousand random sequences of attaching, applying, cloning, sampling and unloading;"
+	@echo "             and a hundred prompts (N=n) queued, interrupted, taken back and refused"
 	@echo "make fuzz    damaged files of every kind that is read (N=10000 of each, SEED=n)"
 	@echo "make bench   speed, as ratios"
 	@echo "make eval    what the shipped models transfer, measured (SEED=n, N=samples a set)"
@@ -36,7 +37,7 @@ test:
 	@$(RUN) -m pytest -q $(TESTS)
 
 soak:
-	@SEQUENCES=1000 $(RUN) -m pytest -q tests/host/test_sequences.py
+	@SEQUENCES=1000 PROMPTS=$(or $(N),100) $(RUN) -m pytest -q tests/host/test_sequences.py tests/host/test_queue.py
 
 fuzz:
 	@FUZZ_FILES=$(or $(N),10000) FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s -k damaged_file tests/core/test_fuzz.py tests/host/test_fuzz_host.py

@@ -72,6 +72,19 @@ class ComfyClient:
         """Stop the prompt that runs now."""
         self._request("/interrupt", {})
 
+    def dequeue(self, prompt_id: str) -> None:
+        """Take a prompt that waits out of the queue."""
+        self._request("/queue", {"delete": [prompt_id]})
+
+    def forget(self) -> None:
+        """Have the host drop what it keeps of earlier prompts, so that the next one is computed again."""
+        self._request("/free", {"unload_models": True, "free_memory": True})
+
+    def idle(self) -> bool:
+        """Whether no prompt runs or waits."""
+        queue = self.get_json("/queue")
+        return not (queue["queue_running"] or queue["queue_pending"])
+
     def view(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:
         """The bytes of one file from the host's output, temp or input folder."""
         query = urllib.parse.urlencode({"filename": filename, "subfolder": subfolder, "type": type})
