@@ -85,6 +85,7 @@ def test_the_queue_lives_and_gives_the_same_frames(models):
     for _ in range(PROMPTS):
         chosen = draw.choice([1, 2]), draw.choice([0, 0xFF8000]), draw.choice([0.5, 1.0])
         event = draw.choice(["run", "run", "interrupt", "take back", "bad file", "bad value"])
+        event = event if first else "run"
         if event == "run":
             if draw.random() < 0.5:
                 models.forget()
