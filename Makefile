@@ -40,7 +40,7 @@ soak:
 	@SEQUENCES=1000 PROMPTS=$(or $(N),100) $(RUN) -m pytest -q tests/host/test_sequences.py tests/host/test_queue.py
 
 fuzz:
-	@FUZZ_FILES=$(or $(N),10000) FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s -k damaged_file tests/core/test_fuzz.py tests/host/test_fuzz_host.py
+	@FUZZ_FILES=$(or $(N),10000) FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s --timeout=0 -k damaged_file tests/core/test_fuzz.py tests/host/test_fuzz_host.py
 
 bench:
 	@$(RUN) -m benchmarks

@@ -23,7 +23,9 @@ SEED = int(os.environ.get("FUZZ_SEED", "0"))
 
 
 def equal_tensors(one, other) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    return one.keys() == other.keys() and all(
+        one[key].dtype == other[key].dtype and torch.equal(one[key], other[key]) for key in one
+    )
 
 
 def native(folder):
