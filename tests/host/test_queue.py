@@ -15,7 +15,7 @@ from PIL import Image
 from tests.host.random_models import BACKBONE, HYPERNET, MODEL_FILES, MOTION_MODULE, make_random_models
 from tools.comfy.client import PromptFailed, output_files
 
-PROMPTS = int(os.environ.get("PROMPTS", "12"))
+PROMPTS = int(os.environ.get("PROMPTS", "6"))
 LOADERS = {
     "base": ("Video2LoRALoadSmallCheckpoint", {"checkpoint_name": BACKBONE.name}),
     "motion": ("Video2LoRALoadAnimateDiff", {"model": ["base", 0], "motion_module_name": MOTION_MODULE.name}),

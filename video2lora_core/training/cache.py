@@ -167,7 +167,7 @@ def is_sound(path: Path) -> bool:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (OSError, SafetensorError, ValueError, RecursionError):
+    except (OSError, SafetensorError, ValueError, RecursionError, NotImplementedError):
         return False
     if not isinstance(facts, dict) or facts.get("version") != FORMAT_VERSION:
         return False
@@ -182,7 +182,7 @@ def read_clip(path: Path) -> EncodedClip:
             semantic = file.get_tensor("semantic_context") if "semantic_context" in names else None
             references = file.get_tensor("references" if "references" in names else "latents")
             return EncodedClip(file.get_tensor("latents"), file.get_tensor("context"), semantic, references)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, NotImplementedError) as error:
         raise Video2LoRAError(
             f"The cached clip '{path}' is damaged ({error}); start again to encode it."
         ) from error

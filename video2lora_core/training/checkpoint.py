@@ -93,7 +93,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         written = facts.pop("hash", None)
         version = facts.get("version")
-    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        NotImplementedError,
+    ) as error:
         raise Video2LoRAError(
             f"'{state}' is not a training checkpoint or is damaged; resume from an earlier one."
         ) from error
