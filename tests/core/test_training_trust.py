@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import resource
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -183,41 +184,43 @@ def test_too_many_skipped_steps_stop_the_run_which_can_go_on(tmp_path):
     assert lower.run().finished
 
 
-@pytest.fixture
-def small_disk():
-    """A limit on the size of files, which the system itself enforces, as a full disk does."""
+@contextmanager
+def small_disk(size: int):
+    """A limit on the size of files, which the system itself enforces, as a full disk does.
+
+    Inside the block only: the report of a test may go to a longer file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_takes_no_checkpoint_leaves_earlier_ones(tmp_path, small_disk):
+def test_a_disk_that_takes_no_checkpoint_leaves_earlier_ones(tmp_path):
     run = trainer(tmp_path)
     run.step()
     kept = run.save()
     run.step()
     for size in (100, 20_000, (kept / "state.safetensors").stat().st_size - 1):
-        small_disk(size)
-        with pytest.raises(Video2LoRAError, match="could not be written"):
+        with small_disk(size), pytest.raises(Video2LoRAError, match="could not be written"):
             run.save()
         assert names(tmp_path) == [kept.name]
-    small_disk(resource.RLIM_INFINITY)
     assert trainer(tmp_path).resume()
 
 
-def test_a_disk_that_takes_no_log_ends_the_run_in_a_sentence(tmp_path, small_disk):
+def test_a_disk_that_takes_no_log_ends_the_run_in_a_sentence(tmp_path):
     run = trainer(tmp_path, settings=dataclasses.replace(SHORT, log_every=1))
-    small_disk(150)
-    with pytest.raises(Video2LoRAError, match=r"losses.csv could not be written"):
+    with small_disk(150), pytest.raises(Video2LoRAError, match=r"losses.csv could not be written"):
         run.run()
 
 
-def test_a_copy_is_whole_or_not_there(tmp_path, small_disk):
+def test_a_copy_is_whole_or_not_there(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"x" * 5000)
     target.write_bytes(b"old")
-    small_disk(1000)
-    with pytest.raises(Video2LoRAError, match="target could not be written"):
+    with small_disk(1000), pytest.raises(Video2LoRAError, match="target could not be written"):
         writing.copy_file(source, target)
     assert target.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
 
