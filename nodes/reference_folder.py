@@ -49,10 +49,11 @@ class ReferenceFolder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str) -> bool | str:
-        """Refuse before execution a folder that is not there or has no clips."""
+    def validate_inputs(cls, folder: str | None) -> bool | str:
+        """Refuse before execution a folder that is not there or has no clips; None is a linked widget."""
         try:
-            folder_clips(folder)
+            if folder is not None:
+                folder_clips(folder)
         except Video2LoRAError as error:
             return str(error)
         return True

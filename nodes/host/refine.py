@@ -70,7 +70,11 @@ def refine_on_reference(
     refined = AdaptiveLoRA(hypernet, weights, name=name).described(
         source=source, preview=tiny_preview(frames)
     )
-    return refined, as_image(draw_loss_curve(losses, settings.steps, "loss on the reference")), losses
+    return (
+        refined,
+        as_image(draw_loss_curve(list(enumerate(losses, 1)), settings.steps, "loss on the reference")),
+        losses,
+    )
 
 
 def seeded_matrices(model: ModelPatcher, seed: int) -> Video2LoRA:

@@ -25,7 +25,7 @@ WRITTEN = (
 )
 # Texts and choices that name no file; `dataset` and paths in `settings` have tests with the training node.
 NO_FILE = {
-    "dataset", "mode", "format", "folder", "precision", "space", "settings", "when_run_exists", "label",
+    "dataset", "mode", "fit", "format", "folder", "precision", "space", "settings", "when_run_exists", "label",
     ("Video2LoRASaveAdaptiveLoRA", "name"),
 }  # fmt: skip
 OUTSIDE = (

@@ -184,7 +184,6 @@ def test_only_sampling_runs_again_for_another_strength(demo_server):
         ("1", {"checkpoint_name": "../outside.safetensors"}, "outside"),
         ("2", {"motion_module_name": "missing.safetensors"}, "missing.safetensors"),
         ("6", {"frames": None}, "Link a reference clip"),
-        ("6", {"video": ["4", 0]}, "unlink"),
         ("6", {"stride": 0}, "stride"),
         ("7", {"strength": 1000.0}, "strength"),
         ("4", {"file": "missing.mp4"}, "missing.mp4"),
