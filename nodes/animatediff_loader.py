@@ -65,12 +65,12 @@ class AnimateDiffLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, motion_module_name: str | None, motion_lora_name: str | None = files.NO_FILE
-    ) -> bool | str:
-        """Refuse before execution what can not be loaded; the sentence appears on the node."""
-        problem = motion_file_problem(files.MOTION_MODELS, motion_module_name)
-        return problem or motion_file_problem(MOTION_LORAS, motion_lora_name) or True
+    def validate_inputs(cls, motion_module_name: str | None) -> bool | str:
+        """Refuse before execution a module that can not be loaded; a motion LoRA is checked in `execute`.
+
+        The host repeats the sentence for every input named here, so one is.
+        """
+        return motion_file_problem(files.MOTION_MODELS, motion_module_name) or True
 
     @classmethod
     def fingerprint_inputs(

@@ -25,9 +25,12 @@ WRITTEN = (
 )
 # Texts and choices that name no file; `dataset` and paths in `settings` have tests with the training node.
 NO_FILE = {
-    "dataset", "mode", "fit", "format", "folder", "precision", "space", "settings", "when_run_exists", "label",
-    ("Video2LoRASaveAdaptiveLoRA", "name"),
+    "dataset", "mode", "fit", "format", "folder", "precision", "space", "settings", "when_run_exists",
+    "label",
+    ("Video2LoRASaveAdaptiveLoRA", "name"), ("Video2LoRAResultsGrid", "names"),
 }  # fmt: skip
+# Inputs that go through the very function which one in the tables above goes through.
+SAME_WAY = {("Video2LoRALoadAnimateDiff", "motion_lora_name"), ("Video2LoRAResultsGrid", "filename_prefix")}
 OUTSIDE = (
     "../{file}", "sub/../../{file}", "{folder}/{file}", "..\\{file}", "C:\\{file}", "C:{file}",
     "\\\\server\\share\\{file}", "\\\\?\\C:\\{file}", "/{file}", "linked/{file}", "link.safetensors", "..",
@@ -69,7 +72,7 @@ def files_below(*folders: Path) -> set[str]:
 
 
 def test_every_text_and_choice_of_every_node_is_either_no_file_or_tested_here(host):
-    known = set(READ) | set(WRITTEN)
+    known = set(READ) | set(WRITTEN) | SAME_WAY
     for node in host.module("nodes").NODE_CLASSES:
         schema = node.GET_SCHEMA()
         for item in schema.inputs:
