@@ -13,9 +13,13 @@ READY = "window.app?.graph && Object.keys(LiteGraph.registered_node_types).lengt
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser():
-    """Chromium, headless; skipped with the reason where it is not installed."""
+    """Chromium, headless; skipped with the reason where it is not installed.
+
+    It ends with this folder's tests: playwright's event loop runs as long as it does, and the tests
+    of tests/host/ run coroutines of the host on a loop of their own in the same thread.
+    """
     if not os.environ.get("COMFYUI_PATH"):
         pytest.skip("COMFYUI_PATH is not set: run these tests by `make test`")
     playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -28,7 +32,7 @@ def browser():
         running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def comfy(tmp_path_factory, browser):
     """A ComfyUI of its own, so that nothing that other tests leave is in its lists."""
     with ComfyServer(base=tmp_path_factory.mktemp("comfy_browser")) as running:
