@@ -85,7 +85,7 @@ class Semantics:
 
     def pick(self, index: Tensor) -> Semantics:
         """The entries named by `index` (a long tensor or slice)."""
-        return Semantics(*(getattr(self, f.name)[index] for f in fields(self)))
+        return picked(self, index)
 
     def repeat(self, times: int) -> Semantics:
         """Each entry `times` times in a row."""
@@ -98,6 +98,11 @@ class Semantics:
         moving = (self.kind == KIND["move"]) | (self.kind == KIND["pan"])
         direction = torch.stack([self.angle.cos(), self.angle.sin()], dim=-1)
         return direction * (speed * moving)[:, None]
+
+
+def picked(record, index: Tensor | slice):
+    """A dataclass of tensors with the entries that `index` names."""
+    return type(record)(*(getattr(record, f.name)[index] for f in fields(record)))
 
 
 def join(*parts: Semantics) -> Semantics:

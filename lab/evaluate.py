@@ -2,7 +2,8 @@
 
     python lab/evaluate.py --seed 0          (or: make eval SEED=0)
 
-Prompts say what is seen and no word of what happens. Writes lab/eval.json and lab/eval.png.
+Prompts say what is seen and no word of what happens. Writes lab/eval.json and lab/eval.png. With --keep, a
+run that was cut short goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ import conditions
 import torch
 from comfy_tools import start_host
 from evaluation_sets import EFFECT_SETS, MOTION_SETS, Scene
+from footage import read_window
 from foreign_sets import SETS, draw, families
 from judge import ATTRIBUTES, JUDGE_FILE, accuracy, load_judge, truth
+from kept_samples import KeptSamples
 from report import Report, summarise
 from torch import Tensor
 from tracking import cosine, track
 
 FIRST_SEED = 1_000_000  # training uses small ones
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-CURVE_SAMPLES = 32
+CURVE_SAMPLES = 16
 
 
 @dataclass
@@ -49,12 +52,12 @@ class Evaluation:
         self.report = Report()
         self.examples: list[tuple[str, Tensor, Tensor, Tensor]] = []
         self._first_seed = FIRST_SEED + 1000 * seed
+        self._scenes: dict[str, tuple[Scene, Tensor]] = {}
         self._started = time.monotonic()
 
     def run(self, quick: bool) -> None:
         """All measurements, or only velocities of seen and held-out directions with their controls."""
-        moving = Scene.draw(self.count, self._generator(0), patterned=False)
-        without = self._sample("moves, no LoRA", moving)
+        moving, without = self._scene("moves", patterned=False)
         references, videos = {}, {}
         for number, (name, (kinds, accept)) in enumerate(MOTION_SETS.items()):
             if quick and name == "heldout_speeds":
@@ -65,36 +68,49 @@ class Evaluation:
         self._motion_controls(moving, without, references["seen"])
         if quick:
             return
+        self._effects()
+        self.foreign()
         self._strength_curve(moving, without, videos["seen"], references["seen"])
         told = self._sample("moves, told in words", moving, prompts=moving.told(references["seen"].semantics))
         self._add_velocity("prompted", track_scene(told, moving), references["seen"].semantics.velocity())
-        self._effects()
-        self.foreign()
 
     def foreign(self) -> None:
         """References in looks that nothing was trained on: how well moves are followed, and what else is
-        recognised."""
-        scenes = [Scene.draw(self.count, self._generator(2 + p), patterned=bool(p)) for p in (0, 1)]
-        without = [self._sample("foreign, no LoRA", scene) for scene in scenes]
+        recognised; of what the judge names, also how much it recognises in clips that show it perfectly."""
+        scenes = [self._scene(name, patterned) for name, patterned in (("moves", False), ("effects", True))]
         found, missing = families(self._generator(60))
         for sentence in missing:
             print(sentence, flush=True)
-        for family in found:
+        for family in reversed(found):
             for number, (name, kinds) in enumerate(SETS.items()):
                 label, moves = f"{family.name}_{name}", kinds == ("move",)
                 semantics, reference = draw(name, family, self.count, self._generator(70 + number))
                 references = References(semantics, reference, self.models.predict(reference))
-                scene = scenes[not moves]
+                scene, without = scenes[not moves]
                 video = self._sample(f"foreign, {label}", scene, references.weights)
                 if moves:
                     self._add_velocity(label, track_scene(video, scene), semantics.velocity())
                 elif self.judge is not None:
                     self._add_effects(label, video, semantics)
-                self._keep_examples(f"foreign, {label}", video, without[not moves], references, 2)
+                    self._add_effects(f"{label}_drawn", clips.render(scene.content, semantics), semantics)
+                self._keep_examples(f"foreign, {label}", video, without, references, 2)
+
+    def show(self, label: str, reference: Tensor) -> None:
+        """Keeps an example of a reference (1, 3, F, H, W) of which nobody says what happens in it."""
+        scene, without = self._scene("moves", patterned=False)
+        scene = scene.first(1)
+        video = self.models.sample(scene.noise, scene.prompts, self.models.predict(reference))
+        self.examples.append((label, reference[0], without[0], video[0]))
+
+    def _scene(self, name: str, patterned: bool) -> tuple[Scene, Tensor]:
+        """The contents that sets are generated with, and their clips without a LoRA."""
+        if name not in self._scenes:
+            scene = Scene.draw(self.count, self._generator(int(patterned)), patterned)
+            self._scenes[name] = scene, self._sample(f"{name}, no LoRA", scene)
+        return self._scenes[name]
 
     def _effects(self) -> None:
-        scene = Scene.draw(self.count, self._generator(1), patterned=True)
-        without = self._sample("effects, no LoRA", scene)
+        scene, without = self._scene("effects", patterned=True)
         seen = None
         for number, (name, (kinds, accept)) in enumerate(EFFECT_SETS.items()):
             references = self._references(kinds, accept, 10 + number)
@@ -235,13 +251,13 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=64, help="samples a set")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--quick", action="store_true", help="velocities of moves alone, in eval_quick.json")
+    parser.add_argument("--foreign", action="store_true", help="foreign sets alone, in eval_foreign.json")
+    parser.add_argument("--keep", type=Path, help="folder to keep samples in, for a run that is cut short")
     parser.add_argument(
-        "--foreign", action="store_true", help="foreign references alone, in eval_foreign.json"
+        "--footage", nargs="*", default=[], metavar="FILE@SECONDS", help="films to show on the page as well"
     )
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
-    parser.add_argument(
-        "--hypernet", type=Path, help="the hypernetwork's file, when not in the models' folder"
-    )
+    parser.add_argument("--hypernet", type=Path, help="the hypernetwork, when not in the models' folder")
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE)
     parser.add_argument(
         "--out", type=Path, default=comfy_tools.ROOT / "lab", help="folder for eval.json, eval.png"
@@ -254,14 +270,19 @@ def main() -> None:
 
         judge = None if options.quick else load_judge(options.judge)[0]
         started = time.monotonic()
-        models = DemoModels(options.models, options.hypernet)
+        hypernet = options.hypernet or options.models / HYPERNET
+        files = (options.models / BACKBONE, options.models / MOTION)
+        models = DemoModels(options.models, hypernet)
+        if options.keep is not None:
+            models = KeptSamples(models, options.keep, files, hypernet)
         evaluation = Evaluation(models, judge, options.n, options.seed)
         if options.foreign:
             evaluation.foreign()
         else:
             evaluation.run(options.quick)
-    hypernet = options.hypernet or options.models / HYPERNET
-    weights = (options.models / BACKBONE, options.models / MOTION, hypernet, options.judge)
+        for film in options.footage:
+            evaluation.show(*read_window(film))
+    weights = (*files, hypernet, options.judge)
     figures = summarise(evaluation.report.figures, options.seed, options.n, weights)
     figures["minutes"] = round((time.monotonic() - started) / 60, 1)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -61,8 +61,7 @@ class Scene:
     def first(self, count: int) -> Scene:
         """The first `count` of them."""
         few = slice(0, count)
-        content = clips.Content(**{name: value[few] for name, value in vars(self.content).items()})
-        return Scene(content, self.prompts[few], self.noise[few])
+        return Scene(clips.picked(self.content, few), self.prompts[few], self.noise[few])
 
     def told(self, semantics: clips.Semantics) -> list[str]:
         """Prompts that also say what happens, in words."""

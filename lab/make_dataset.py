@@ -17,6 +17,7 @@ import clips
 import comfy_tools
 import foreign
 import torch
+from clips import picked
 from conditions import draw_training, in_held_out_speeds, is_kind
 from safetensors.torch import save_file
 from torch import Tensor
@@ -50,11 +51,6 @@ def with_twins(drawn: clips.Semantics) -> tuple[clips.Semantics, Tensor]:
     twin[paired] = torch.arange(len(drawn), len(twin))
     twin[len(drawn) :] = paired
     return clips.join(drawn, moved.pick(paired)), twin
-
-
-def picked(record, index: Tensor):
-    """A dataclass of tensors with the entries that `index` names."""
-    return type(record)(**{f.name: getattr(record, f.name)[index] for f in fields(record)})
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,3 +105,37 @@ def test_the_whole_evaluation_with_its_page(lab_module, evaluate, monkeypatch, t
     assert 0.5 < summary["weights_mb"] < 1
     lab_module("eval_page").draw_page(evaluation.examples, tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000
+
+
+def test_kept_samples_are_sampled_once_and_differ_by_all_they_depend_on(lab_module, tmp_path):
+    files = [tmp_path / name for name in ("backbone", "hypernet")]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    calls = []
+
+    def sample(noise, captions, weights, strength):
+        calls.append(len(noise))
+        return noise + strength
+
+    inner = SimpleNamespace(vae=None, predict=None, sample=sample)
+    kept = lab_module("kept_samples").KeptSamples(inner, tmp_path / "kept", files[:1], files[1])
+    noise, words, weights = torch.randn(20, 2), ["a"] * 20, torch.randn(20, 3)
+    first = kept.sample(noise, words, weights)
+    assert torch.equal(first, noise + 1) and calls == [16, 4]
+    assert torch.equal(kept.sample(noise, words, weights), first) and len(calls) == 2
+    for other in ((noise + 1, words, weights), (noise, ["b"] * 20, weights), (noise, words, weights + 1)):
+        kept.sample(*other)
+    kept.sample(noise, words)
+    assert torch.equal(kept.sample(noise, words, weights, 0.5), noise + 0.5) and len(calls) == 12
+
+
+def test_footage_is_read_from_the_second_asked_for(lab_module, tmp_path):
+    from demo.video_files import write_video
+
+    grey = np.linspace(40, 200, 32).astype(np.uint8)[:, None, None, None]
+    write_video(tmp_path / "film.mp4", np.broadcast_to(grey, (32, 48, 80, 3)), fps=16)
+    label, video = lab_module("footage").read_window(f"{tmp_path}/film.mp4@0.5")
+    assert label == "footage, film.mp4 at 0.5 s" and video.shape == (1, 3, 8, 64, 64)
+    assert torch.allclose(video[0, 0, :, 32, 32] * 255, torch.tensor(grey[8:24:2, 0, 0, 0]).float(), atol=4)
+    with pytest.raises(ValueError, match=r"film.mp4 ends before 2.38 s"):
+        lab_module("footage").read_window(f"{tmp_path}/film.mp4@1.5")
