@@ -3,10 +3,12 @@
 from .adaptive_lora_hook import AdaptiveLoRAHook
 from .animatediff_loader import AnimateDiffLoader
 from .apply_adaptive_lora import ApplyAdaptiveLoRA
+from .apply_several import ApplyAdaptiveLoRABatch, InterpolateAdaptiveLoRAs
 from .compare import Compare, ResultsGrid
 from .example_reference import ExampleReference
 from .load_hypernet import LoadVideo2LoRAHypernet
 from .reference_folder import ReferenceFolder
+from .reference_guidance import GuideByReference
 from .reference_to_lora import ReferenceVideoToLoRA
 from .refine_adaptive_lora import RefineAdaptiveLoRA
 from .saved_loras import ExportAdaptiveLoRA, LoadAdaptiveLoRA, SaveAdaptiveLoRA
@@ -28,6 +30,9 @@ NODE_CLASSES = [
     ReferenceFolder,
     ResultsGrid,
     AdaptiveLoRAHook,
+    GuideByReference,
+    ApplyAdaptiveLoRABatch,
+    InterpolateAdaptiveLoRAs,
     RefineAdaptiveLoRA,
     AnimateDiffLoader,
     LoadSmallCheckpoint,

@@ -1,11 +1,13 @@
 """*Adaptive LoRA Hook*: an adaptive LoRA for one conditioning, scheduled by the host's hook keyframes."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
-from .apply_adaptive_lora import strength_input
 from .host.hooks import make_hooks
 from .io_types import AdaptiveLoRAType
 from .schema import SEARCH_ALIASES, describe
+from .strengths import read_schedule, schedule_inputs, strength_inputs
 
 
 class AdaptiveLoRAHook(io.ComfyNode):
@@ -25,16 +27,11 @@ class AdaptiveLoRAHook(io.ComfyNode):
             "only there.",
             inputs=[
                 AdaptiveLoRAType.Input("adaptive_lora", tooltip="From Reference Video → LoRA."),
-                strength_input("strength", "Overall strength, a factor on both others: 1 is as predicted."),
-                strength_input(
-                    "spatial_strength", "Strength in the diffusion model's own layers: how frames look."
-                ),
-                strength_input(
-                    "motion_strength", "Strength in the AnimateDiff motion module: how frames move."
-                ),
+                *strength_inputs(),
                 io.Hooks.Input(
                     "prev_hooks", optional=True, tooltip="Hooks that this one is added to, of any kind."
                 ),
+                *schedule_inputs(),
             ],
             outputs=[io.Hooks.Output(tooltip="For Set Hook Keyframes and Cond Set Props.")],
         )
@@ -47,7 +44,14 @@ class AdaptiveLoRAHook(io.ComfyNode):
         spatial_strength: float,
         motion_strength: float,
         prev_hooks=None,
+        **schedule: Any,
     ) -> io.NodeOutput:
         """Make the hooks; layers are checked when sampling begins."""
-        hooks = make_hooks(adaptive_lora, strength * spatial_strength, strength * motion_strength, prev_hooks)
+        hooks = make_hooks(
+            adaptive_lora,
+            strength * spatial_strength,
+            strength * motion_strength,
+            prev_hooks,
+            read_schedule(**schedule),
+        )
         return io.NodeOutput(hooks)

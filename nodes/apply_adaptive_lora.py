@@ -1,5 +1,7 @@
 """*Apply Adaptive LoRA*: a MODEL patched with what a reference video predicted."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 from server import PromptServer
 
@@ -7,8 +9,7 @@ from .host.branch import AUTO, MODES
 from .host.patching import apply_adaptive_lora
 from .io_types import AdaptiveLoRAType
 from .schema import SEARCH_ALIASES, describe
-
-MAX_STRENGTH = 10.0
+from .strengths import read_schedule, schedule_inputs, strength_inputs
 
 
 class ApplyAdaptiveLoRA(io.ComfyNode):
@@ -32,13 +33,7 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
                     "changed: the patched model is a copy.",
                 ),
                 AdaptiveLoRAType.Input("adaptive_lora", tooltip="From Reference Video → LoRA."),
-                strength_input("strength", "Overall strength, a factor on both others: 1 is as predicted."),
-                strength_input(
-                    "spatial_strength", "Strength in the diffusion model's own layers: how frames look."
-                ),
-                strength_input(
-                    "motion_strength", "Strength in the AnimateDiff motion module: how frames move."
-                ),
+                *strength_inputs(),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
@@ -48,6 +43,7 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
                     "next to them, exactly, for weights of few bits (fp8, int8, GGUF) that would round it "
                     "away. auto looks at the weights. The report says what was done.",
                 ),
+                *schedule_inputs(),
             ],
             outputs=[
                 io.Model.Output(tooltip="The patched model."),
@@ -69,25 +65,22 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
         spatial_strength: float,
         motion_strength: float,
         mode: str = AUTO,
+        **schedule: Any,
     ) -> io.NodeOutput:
         """Patch a clone of the model and say what was done."""
         patched, report = apply_adaptive_lora(
-            model, adaptive_lora, strength * spatial_strength, strength * motion_strength, mode
+            model,
+            adaptive_lora,
+            strength * spatial_strength,
+            strength * motion_strength,
+            mode,
+            read_schedule(**schedule),
         )
-        text = str(report)
-        if cls.hidden.unique_id:
-            PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
-        return io.NodeOutput(patched, text, ui=ui.PreviewText(text))
+        return reported(cls, patched, str(report))
 
 
-def strength_input(name: str, tooltip: str) -> io.Float.Input:
-    """A strength as the nodes that use adaptive LoRAs take it."""
-    return io.Float.Input(
-        name,
-        default=1.0,
-        min=-MAX_STRENGTH,
-        max=MAX_STRENGTH,
-        step=0.05,
-        tooltip=f"{tooltip} 0 patches nothing. A negative value subtracts the patch, which does not mirror "
-        "the motion. Above about 1.5 nothing more of the reference comes, and 10 is noise. No unit.",
-    )
+def reported(node: type[io.ComfyNode], model: Any, text: str) -> io.NodeOutput:
+    """MODEL and a report, which the node shows, too."""
+    if node.hidden.unique_id:
+        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+    return io.NodeOutput(model, text, ui=ui.PreviewText(text))

@@ -15,11 +15,11 @@ from .host.saved_loras import (
     save_adaptive_lora,
     saved_problem,
 )
+from .host.schedule import MAX_STRENGTH
 from .io_types import AdaptiveLoRAType, Hypernet
 from .schema import SEARCH_ALIASES, describe
 
 ALIASES = [*SEARCH_ALIASES, "lora file"]
-MAX_STRENGTH = 10.0
 
 
 class SaveAdaptiveLoRA(io.ComfyNode):

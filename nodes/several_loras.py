@@ -39,7 +39,7 @@ class BlendAdaptiveLoRA(io.ComfyNode):
                     "to the weights is added, exactly as if several Apply nodes stood in a row; choose it to "
                     "subtract.",
                 ),
-                *_loras(required=2),
+                *lora_sockets(required=2),
                 *[
                     io.Float.Input(
                         f"weight_{number}",
@@ -63,11 +63,7 @@ class BlendAdaptiveLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, space: str, **inputs: Any) -> io.NodeOutput:
         """Blend what is linked."""
-        linked = [
-            (inputs[f"lora_{number}"], inputs[f"weight_{number}"])
-            for number in range(1, SOCKETS + 1)
-            if inputs.get(f"lora_{number}") is not None
-        ]
+        linked = [(lora, inputs[f"weight_{number}"]) for number, lora in linked_loras(inputs)]
         parts = [(lora, weight) for lora, weight in linked if weight]
         if not parts:
             raise Video2LoRAError(
@@ -92,7 +88,7 @@ class InspectAdaptiveLoRA(io.ComfyNode):
             search_aliases=[*SEARCH_ALIASES, "analyze", "similarity"],
             is_output_node=True,
             inputs=[
-                *_loras(required=1),
+                *lora_sockets(required=1),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -109,24 +105,30 @@ class InspectAdaptiveLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any = None, **loras: Any) -> io.NodeOutput:
         """Draw what is linked."""
-        linked = [
-            (number, loras[f"lora_{number}"])
-            for number in range(1, SOCKETS + 1)
-            if loras.get(f"lora_{number}") is not None
-        ]
+        linked = linked_loras(loras)
         labels = [f"{number} {lora.name}".strip() for number, lora in linked]
         picture, report = inspect_loras([lora for _, lora in linked], labels, model)
         image = as_image(picture)
         return io.NodeOutput(image, report, ui=ui.PreviewImage(image, cls=cls))
 
 
-def _loras(required: int) -> list[io.Input]:
+def lora_sockets(required: int, more: str = "") -> list[io.Input]:
+    """The sockets lora_1 ... lora_8, the first `required` of them required; `more` ends their tooltip."""
     return [
         AdaptiveLoRAType.Input(
             f"lora_{number}",
             optional=number > required,
             tooltip="From Reference Video → LoRA, Load Adaptive LoRA or another blend; of the same "
-            "hypernetwork as the others.",
+            f"hypernetwork as the others.{more}",
         )
         for number in range(1, SOCKETS + 1)
+    ]
+
+
+def linked_loras(inputs: dict[str, Any]) -> list[tuple[int, Any]]:
+    """(number, value) of the sockets that are linked, in order."""
+    return [
+        (number, inputs[f"lora_{number}"])
+        for number in range(1, SOCKETS + 1)
+        if inputs.get(f"lora_{number}") is not None
     ]

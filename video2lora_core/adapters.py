@@ -14,13 +14,19 @@ Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 
 def add_branch(
-    output: Tensor, x: Tensor, up: Tensor, down: Tensor, copies: int = 1, strength: float = 1.0
+    output: Tensor,
+    x: Tensor,
+    up: Tensor,
+    down: Tensor,
+    copies: int = 1,
+    strength: float = 1.0,
+    gains: Tensor | None = None,
 ) -> Tensor:
-    """output + strength · (x downᵀ) upᵀ, row block b of the leading dimension with its own factors.
+    """output + strength · gains · (x downᵀ) upᵀ, row block b of the leading dimension with its own factors.
 
     output (copies*B*n, ..., out) and x (copies*B*n, ..., in) hold B equal runs of rows, `copies` times over;
-    up (B, out, rank), down (B, rank, in). Computed in x's dtype. Raises Video2LoRAError when the leading
-    dimension is not a multiple of copies*B.
+    up (B, out, rank), down (B, rank, in); gains, where given, broadcast against x. Computed in x's dtype.
+    Raises Video2LoRAError when the leading dimension is not a multiple of copies*B.
     """
     if up.shape[0] == 1:
         copies = 1
@@ -35,6 +41,8 @@ def add_branch(
         up, down = up.repeat(copies, 1, 1), down.repeat(copies, 1, 1)
     rows = x.reshape(batch, -1, x.shape[-1])
     hidden = torch.bmm(rows, down.transpose(1, 2))
+    if gains is not None:
+        hidden = (hidden.reshape(*x.shape[:-1], -1) * gains.to(hidden)).reshape(hidden.shape)
     flat = output.reshape(batch, -1, output.shape[-1])
     return torch.baddbmm(flat, hidden.to(flat.dtype), up.transpose(1, 2), alpha=strength).reshape(
         output.shape
@@ -47,12 +55,16 @@ class AdapterBranches:
     Gradient checkpointing runs the forward pass again during backward, so factors must stay set until
     backward is done: `use` before the forward pass, `clear` after backward, or `attached` around both.
     `copies` says how often the batch of references is repeated in the rows of a layer: once for each of the
-    conditions that a sampler puts beside each other. `strength` is a factor on all of them.
+    conditions that a sampler puts beside each other. `strength` is a factor on all of them, `frame_gains`
+    (F,) one on each frame; frames run along dimension `frames_dim` of what a layer sees, the leading one
+    holding all frames of a video, then all of the next.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Linear]) -> None:
+    def __init__(self, modules: Mapping[str, nn.Linear], frames_dim: int = 0) -> None:
         self.copies = 1
         self.strength = 1.0
+        self.frame_gains: Tensor | None = None
+        self.frames_dim = frames_dim
         self._modules = dict(modules)
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         self._handles = [
@@ -100,8 +112,23 @@ class AdapterBranches:
     def _hook(self, name: str):
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             factors = self._factors.get(name)
-            if factors is None:
+            if factors is None or not self.strength:
                 return None
-            return add_branch(output, inputs[0], *factors, self.copies, self.strength)
+            x = inputs[0]
+            return add_branch(output, x, *factors, self.copies, self.strength, self._gains(x))
 
         return hook
+
+    def _gains(self, x: Tensor) -> Tensor | None:
+        gains, dim = self.frame_gains, self.frames_dim
+        if gains is None:
+            return None
+        rows = x.shape[dim]
+        if rows % len(gains) or (dim and rows != len(gains)):
+            raise Video2LoRAError(
+                f"A layer sees {rows} rows for strengths of {len(gains)} frames; strengths by frame need all "
+                "frames of a call in every layer, so take view options and the like off the motion module."
+            )
+        shape = [1] * x.ndim
+        shape[dim] = rows
+        return gains.repeat(rows // len(gains)).to(x.device).reshape(shape)

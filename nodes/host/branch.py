@@ -23,6 +23,7 @@ from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.spec import LayerTarget
 from .animatediff import MOTION_KEY, motion_patchers
 from .layers import MOTION_SCOPE, UNET_PREFIX, linear_weights
+from .schedule import ALWAYS, Schedule, frames_of_call
 
 BRANCH_KEY = "video2lora_branches"
 AUTO, MERGE, BESIDE = MODES = ("auto", "merge", "beside")
@@ -52,6 +53,7 @@ class Branch:
     factors: Factors
     strength: float
     mode: str = AUTO
+    schedule: Schedule = ALWAYS
 
     @property
     def references(self) -> int:
@@ -59,11 +61,29 @@ class Branch:
         return next(iter(self.factors.values()))[0].shape[0]
 
 
-def choose_mode(mode: str, targets: Iterable[LayerTarget], weights: Mapping[str, Tensor]) -> Choice:
+def why_beside(mode: str, schedule: Schedule = ALWAYS, references: int = 1) -> str:
+    """Why a LoRA cannot be merged whatever the weights are; empty where it can.
+
+    Raises Video2LoRAError when merging is asked for all the same.
+    """
+    reason = "its strength changes while sampling" if schedule != ALWAYS else ""
+    reason = reason or ("a batch of references" if references > 1 else "")
+    if reason and mode == MERGE:
+        raise Video2LoRAError(
+            f"The LoRA cannot be merged into the weights: {reason}; choose the mode auto or beside."
+        )
+    return reason
+
+
+def choose_mode(
+    mode: str, targets: Iterable[LayerTarget], weights: Mapping[str, Tensor], forced: str = ""
+) -> Choice:
     """Where the LoRA of these targets goes: `auto` merges unless a weight has too few bits for it.
 
-    Raises Video2LoRAError for an unknown mode.
+    forced: why it runs beside in any case, from `why_beside`. Raises Video2LoRAError for an unknown mode.
     """
+    if forced:
+        return Choice(True, forced)
     if mode not in MODES:
         raise Video2LoRAError(f"Unknown mode '{mode}' of an adaptive LoRA; use one of {', '.join(MODES)}.")
     if mode != AUTO:
@@ -139,9 +159,11 @@ class PlacedBranches:
         self._references = {branch.references for branch in branches} - {1}
         if self._references:
             _require_own_motion(model)
+        self._base = model.model
         self._parts = [
-            ({target.name: _submodule(owner, target) for target in branch.targets}, _placed(branch, model))
-            for branch, owner in _owners(model, branches)
+            part
+            for branch, owner, key in _owners(model, branches)
+            for part in _parts(branch, owner, key, _placed(branch, model))
         ]
 
     @contextmanager
@@ -149,31 +171,76 @@ class PlacedBranches:
         """The branches as forward hooks, inside the block only; `strength` is a factor on each one's own."""
         with ExitStack() as stack:
             installed = []
-            for modules, factors in self._parts:
-                branches = AdapterBranches(modules)
+            for part in self._parts:
+                branches = AdapterBranches(part.modules, part.frames_dim)
                 stack.callback(branches.remove)
                 branches.strength = strength
-                branches.use(factors)
-                installed.append(branches)
-            if self._references:
-                before = _split_batch(self._references, installed)
+                branches.use(part.factors)
+                installed.append((branches, part.schedule))
+            if self._references or any(part.schedule != ALWAYS for part in self._parts):
+                before = self._before_call(installed, strength)
                 stack.callback(self._unet.register_forward_pre_hook(before, with_kwargs=True).remove)
             yield
 
+    def _before_call(self, installed: list[tuple[AdapterBranches, Schedule]], strength: float):
+        """A hook before the UNet: how its batch is made of conditions, videos and frames, and what acts."""
 
-def _owners(model: ModelPatcher, branches: Iterable[Branch]) -> Iterator[tuple[Branch, nn.Module]]:
-    """Every branch that runs beside, with the module its targets are named from."""
+        def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            options = kwargs.get("transformer_options", {})
+            conditions = len(options.get("cond_or_uncond", (0,)))
+            videos = max(self._references, default=1)
+            if len(self._references) > 1 or args[0].shape[0] % (conditions * videos):
+                raise Video2LoRAError(
+                    f"The batch has {args[0].shape[0] // conditions} frames for {videos} references; give a "
+                    "latent batch of as many frames for each of them, one video after the other."
+                )
+            frames, count = frames_of_call(args[0], options, videos)
+            for branches, schedule in installed:
+                branches.copies = conditions
+                if schedule == ALWAYS:
+                    continue
+                sigma = float(options["sigmas"].flatten()[0])
+                active = schedule.is_active(sigma, self._base.model_sampling)
+                branches.strength = strength if active else 0.0
+                branches.frame_gains = schedule.frames and schedule.frames.values(frames, count)
+            if self._references:
+                options = {**options, "video_length": args[0].shape[0] // (conditions * videos)}
+            return args, {**kwargs, "transformer_options": options}
+
+        return before
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Layers of a branch that see a video's frames along the same dimension."""
+
+    modules: dict[str, nn.Module]
+    factors: Factors
+    frames_dim: int
+    schedule: Schedule
+
+
+def _parts(branch: Branch, owner: nn.Module, key: str, factors: Factors) -> Iterator[_Part]:
+    groups: dict[int, dict[str, nn.Module]] = {}
+    for target in branch.targets:
+        # Temporal attention sees (positions, frames, channels); AnimateDiff-Evolved shows its other layers
+        # the frames as a batch, as the UNet does.
+        inside = key == MOTION_KEY or (key and ".attention_blocks." in target.name)
+        module = owner.get_submodule(target.weight_key.removesuffix(".weight"))
+        groups.setdefault(int(bool(inside)), {})[target.name] = module
+    for dim, modules in groups.items():
+        yield _Part(modules, {name: factors[name] for name in modules}, dim, branch.schedule)
+
+
+def _owners(model: ModelPatcher, branches: Iterable[Branch]) -> Iterator[tuple[Branch, nn.Module, str]]:
+    """Every branch that runs beside, with the module its targets are named from, and the key of that one."""
     for branch in branches:
         if branch.scope == MOTION_SCOPE:
-            for _, _, patcher in motion_patchers(model):
+            for key, _, patcher in motion_patchers(model):
                 if choose_mode(branch.mode, branch.targets, linear_weights(patcher)).beside:
-                    yield branch, patcher.model
+                    yield branch, patcher.model, key
         else:
-            yield branch, model.model.get_submodule(UNET_PREFIX.removesuffix("."))
-
-
-def _submodule(owner: nn.Module, target: LayerTarget) -> nn.Module:
-    return owner.get_submodule(target.weight_key.removesuffix(".weight"))
+            yield branch, model.model.get_submodule(UNET_PREFIX.removesuffix(".")), ""
 
 
 def _placed(branch: Branch, model: ModelPatcher) -> Factors:
@@ -195,23 +262,3 @@ def _require_own_motion(model: ModelPatcher) -> None:
             "A batch of references needs the built-in motion module: AnimateDiff-Evolved takes a batch of "
             "latents as the frames of one video; use Load AnimateDiff Motion Module (built-in)."
         )
-
-
-def _split_batch(references: set[int], installed: list[AdapterBranches]):
-    """A hook before the UNet that says how its batch is made of conditions, videos and frames."""
-
-    def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        options = kwargs.get("transformer_options", {})
-        conditions = len(options.get("cond_or_uncond", (0,)))
-        videos = max(references)
-        if len(references) > 1 or args[0].shape[0] % (conditions * videos):
-            raise Video2LoRAError(
-                f"The batch has {args[0].shape[0] // conditions} frames for {videos} references; give a "
-                "latent batch of as many frames for each of them, one video after the other."
-            )
-        for branches in installed:
-            branches.copies = conditions
-        length = args[0].shape[0] // (conditions * videos)
-        return args, {**kwargs, "transformer_options": {**options, "video_length": length}}
-
-    return before

@@ -20,6 +20,7 @@ from .animatediff import motion_patchers
 from .branch import BESIDE, Branch, PlacedBranches, stack_factors
 from .layers import MOTION_SCOPE, UNET_SCOPE, linear_weights, require_layers, unet_weights
 from .patching import OTHER_BACKBONE, OTHER_MOTION_MODULE, require_family
+from .schedule import ALWAYS, Schedule
 
 HOOK_KEY = "video2lora_hook"
 
@@ -46,12 +47,7 @@ class AdaptiveLoRAHook(comfy.hooks.TransformerOptionsHook):
         self, model: ModelPatcher, model_options: dict, target_dict: dict, registered
     ) -> bool:
         """Called as sampling begins. Raises Video2LoRAError when MODEL lacks a layer of the LoRA."""
-        require_family(model, self.lora)
-        for branch in self.branches:
-            if branch.scope == MOTION_SCOPE:
-                _require_motion(model, branch)
-            else:
-                require_layers(branch.targets, unet_weights(model), "this MODEL's UNet", OTHER_BACKBONE)
+        require_branches(model, self.lora, self.branches)
         return super().add_hook_patches(model, model_options, target_dict, registered)
 
     def on_apply_hooks(self, model: ModelPatcher, transformer_options: dict) -> None:
@@ -75,8 +71,19 @@ def make_hooks(
     spatial_strength: float = 1.0,
     motion_strength: float = 1.0,
     previous: comfy.hooks.HookGroup | None = None,
+    schedule: Schedule = ALWAYS,
 ) -> comfy.hooks.HookGroup:
     """The LoRA as a group of hooks, after those of `previous`; a strength of 0 leaves its group alone."""
+    branches = branches_for(lora, spatial_strength, motion_strength, schedule)
+    group = comfy.hooks.HookGroup()
+    group.add(AdaptiveLoRAHook(lora, branches))
+    return group if previous is None else previous.clone_and_combine(group)
+
+
+def branches_for(
+    lora: AdaptiveLoRA, spatial_strength: float, motion_strength: float, schedule: Schedule = ALWAYS
+) -> tuple[Branch, ...]:
+    """A LoRA's groups of layers as branches; a strength of 0 leaves its group out."""
     strengths = {SPATIAL: spatial_strength, TEMPORAL: motion_strength}
     scopes = {SPATIAL: UNET_SCOPE, TEMPORAL: MOTION_SCOPE}
     branches = []
@@ -84,10 +91,18 @@ def make_hooks(
         targets = tuple(target for target in lora.targets if target.group == group)
         if targets and strength:
             factors = stack_factors([lora.factors([group])])
-            branches.append(Branch(scopes[group], targets, factors, strength, BESIDE))
-    group = comfy.hooks.HookGroup()
-    group.add(AdaptiveLoRAHook(lora, tuple(branches)))
-    return group if previous is None else previous.clone_and_combine(group)
+            branches.append(Branch(scopes[group], targets, factors, strength, BESIDE, schedule))
+    return tuple(branches)
+
+
+def require_branches(model: ModelPatcher, lora: AdaptiveLoRA, branches: tuple[Branch, ...]) -> None:
+    """Raise Video2LoRAError unless MODEL, with the motion module attached to it, has all of their layers."""
+    for branch in branches:
+        require_family(model, lora, branch.schedule)
+        if branch.scope == MOTION_SCOPE:
+            _require_motion(model, branch)
+        else:
+            require_layers(branch.targets, unet_weights(model), "this MODEL's UNet", OTHER_BACKBONE)
 
 
 def _require_motion(model: ModelPatcher, branch: Branch) -> None:
@@ -95,7 +110,7 @@ def _require_motion(model: ModelPatcher, branch: Branch) -> None:
     if not attached:
         raise Video2LoRAError(
             f"The adaptive LoRA has {len(branch.targets)} temporal layers but no AnimateDiff motion module "
-            "is attached to the MODEL; attach one before the sampler, or set the hook's motion_strength to 0."
+            "is attached to the MODEL; attach one before the sampler, or set motion_strength to 0."
         )
     for patcher in attached:
         owner = "the attached motion module"

@@ -1,10 +1,15 @@
-"""The host's context windows over the frames of an image model, where the batch is the video."""
+"""The host's context windows over the frames of an image model, where the batch is the video.
+
+What looks at frames from inside of a window finds the whole batch's length in the options.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor
+
+from .schedule import FULL_FRAMES
 
 
 def predict_in_windows(
@@ -19,7 +24,8 @@ def predict_in_windows(
     ComfyUI 0.3.75 compares the whole batch of sigmas with those of the schedule, and fails for more than one
     image; newer ones take the first as well. Hosts older than context windows have no handler.
     """
-    options = model_options or {}
+    options = dict(model_options or {})
+    options["transformer_options"] = {**options.get("transformer_options", {}), FULL_FRAMES: x.shape[0]}
     handler = options.get("context_handler")
     if not hasattr(handler, "set_step"):
         return executor(x, timestep, options, seed)

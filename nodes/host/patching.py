@@ -16,7 +16,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.weight_adapter
 import torch
@@ -27,7 +27,7 @@ from ...video2lora_core.adaptive_lora import AdaptiveLoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.spec import SPATIAL, TEMPORAL, LayerTarget
 from .animatediff import attach_motion_model, clone_model, keep_block_settings, motion_patchers
-from .branch import AUTO, BESIDE, MERGE, Branch, add_branch_patch, choose_mode, stack_factors
+from .branch import AUTO, BESIDE, MERGE, Branch, add_branch_patch, choose_mode, stack_factors, why_beside
 from .layers import (
     MOTION_SCOPE,
     UNET_PREFIX,
@@ -38,6 +38,8 @@ from .layers import (
     unet_weights,
 )
 from .patch_report import GroupReport, PatchReport
+from .prediction import IMAGE_VAE_BACKBONES
+from .schedule import ALWAYS, FrameCurve, Schedule
 
 PATCH_KEY = "video2lora_motion_patches"
 OTHER_BACKBONE = (
@@ -75,13 +77,14 @@ def apply_adaptive_lora(
     spatial_strength: float = 1.0,
     motion_strength: float = 1.0,
     mode: str = AUTO,
+    schedule: Schedule = ALWAYS,
 ) -> tuple[ModelPatcher, PatchReport]:
     """A clone of MODEL patched with W + strength · (alpha / rank) · B · A, and a report.
 
     MODEL stays as it is. A strength of 0 leaves its group alone. With no motion module attached, the
     temporal part waits for one. mode: `merge` into the weights, run `beside` them, or `auto`: beside where
     merging would lose the LoRA. Several LoRAs for the same layers are for as many videos in one latent batch,
-    each its own, and always run beside.
+    each its own, and always run beside; so does one whose strength changes over steps or frames.
     Raises Video2LoRAError, and patches nothing, when MODEL is of another backbone family, or when a layer
     of the LoRA is missing or of another shape, or a strength is not finite.
     """
@@ -90,8 +93,9 @@ def apply_adaptive_lora(
         raise Video2LoRAError(
             "The LoRAs of a batch are for different layers; predict all its references with one checkpoint."
         )
-    lora, mode = batch[0], mode if len(batch) == 1 else BESIDE
-    require_family(model, lora)
+    forced = why_beside(mode, schedule, len(batch))
+    lora, mode = batch[0], BESIDE if forced else mode
+    require_family(model, lora, schedule)
     strengths = {SPATIAL: spatial_strength, TEMPORAL: motion_strength}
     for group, strength in strengths.items():
         if not math.isfinite(strength):
@@ -116,9 +120,10 @@ def apply_adaptive_lora(
     norms = []
     groups = [GroupReport(SPATIAL, 0, len(spatial)), GroupReport(TEMPORAL, 0, len(temporal))]
     if spatial and spatial_strength:
-        choice = choose_mode(mode, spatial, weights)
+        choice = choose_mode(mode, spatial, weights, forced)
         if choice.beside:
-            add_branch_patch(patched, Branch(UNET_SCOPE, tuple(spatial), stacked, spatial_strength, BESIDE))
+            branch = Branch(UNET_SCOPE, tuple(spatial), stacked, spatial_strength, BESIDE, schedule)
+            add_branch_patch(patched, branch)
         else:
             add_factors(patched, spatial, factors, spatial_strength, UNET_PREFIX)
         norms += relative_norms(model.model, spatial, factors, weights, spatial_strength)
@@ -126,26 +131,53 @@ def apply_adaptive_lora(
     if temporal and motion_strength:
         remember_motion_patch(patched, motion_patch)
         if mode != MERGE:
-            add_branch_patch(patched, Branch(MOTION_SCOPE, tuple(temporal), stacked, motion_strength, mode))
+            branch = Branch(MOTION_SCOPE, tuple(temporal), stacked, motion_strength, mode, schedule)
+            add_branch_patch(patched, branch)
         settle_motion_patches(patched)
         groups[1] = GroupReport(TEMPORAL, 0, len(temporal), waiting=True)
         for _, _, patcher in attached[:1]:
             own = linear_weights(patcher)
             norms += relative_norms(patcher.model, temporal, factors, own, motion_strength)
-            groups[1] = GroupReport(
-                TEMPORAL, len(temporal), len(temporal), choice=choose_mode(mode, temporal, own)
-            )
+            choice = choose_mode(mode, temporal, own, forced)
+            groups[1] = GroupReport(TEMPORAL, len(temporal), len(temporal), choice=choice)
     mean = torch.stack(norms).mean().item() if norms else 0.0
     return patched, PatchReport(tuple(groups), mean)
 
 
-def require_family(model: ModelPatcher, lora: AdaptiveLoRA) -> None:
-    """Raise Video2LoRAError unless the LoRA was predicted for MODEL's family of backbones."""
+def interpolate_adaptive_loras(
+    model: ModelPatcher,
+    loras: tuple[AdaptiveLoRA, AdaptiveLoRA],
+    share: FrameCurve,
+    spatial_strength: float = 1.0,
+    motion_strength: float = 1.0,
+    schedule: Schedule = ALWAYS,
+) -> tuple[ModelPatcher, str]:
+    """A clone of MODEL with two LoRAs, `share` of the second in each frame and the rest of the first.
+
+    Returns the reports of both as well. Raises Video2LoRAError like `apply_adaptive_lora`.
+    """
+    reports = []
+    for lora, curve in zip(loras, (share.reversed_share(), share), strict=True):
+        own = replace(schedule, frames=curve)
+        model, report = apply_adaptive_lora(model, lora, spatial_strength, motion_strength, schedule=own)
+        reports.append(str(report))
+    return model, "\n".join(reports)
+
+
+def require_family(model: ModelPatcher, lora: AdaptiveLoRA, schedule: Schedule = ALWAYS) -> None:
+    """Raise Video2LoRAError unless the LoRA was predicted for MODEL's family of backbones, and for strengths
+    by frame unless the frames of a video are a batch there.
+    """
     family, wanted = backbone_family(model), lora.model.config.backbone
     if wanted != family:
         raise Video2LoRAError(
             f"This LoRA was predicted for the backbone family '{wanted}' and the MODEL is '{family}'; "
             "use a hypernetwork trained for this family."
+        )
+    if schedule.frames is not None and family not in IMAGE_VAE_BACKBONES:
+        raise Video2LoRAError(
+            "Strengths by frame need a model that sees every frame as a picture, as AnimateDiff's do, and "
+            f"the MODEL is '{family}'; leave frame_strengths and frame_mask empty."
         )
 
 
