@@ -74,6 +74,10 @@ class SaveAdaptiveLoRA(io.ComfyNode):
                 io.String.Output(
                     display_name="lora_name", tooltip="The file as Load Adaptive LoRA lists it."
                 ),
+                io.Custom("COMBO").Output(
+                    display_name="for_load",
+                    tooltip="The same for the lora_name of Load Adaptive LoRA, to read it back in one graph.",
+                ),
             ],
         )
 
@@ -93,7 +97,7 @@ class SaveAdaptiveLoRA(io.ComfyNode):
         named = adaptive_lora.described(name=name.strip() or None, strengths=used)
         saved = save_adaptive_lora(named, filename_prefix, folder)
         shown = {"text": (f"{folder}/{files.ADAPTIVE_LORAS}/{saved}",)} | shown_preview(named.preview)
-        return io.NodeOutput(named, saved, ui=shown)
+        return io.NodeOutput(named, saved, saved, ui=shown)
 
 
 class LoadAdaptiveLoRA(io.ComfyNode):

@@ -2,8 +2,8 @@
 
     make_workflow.py reference_to_lora_demo          (by `python -m scripts.make_workflow`, COMFYUI_PATH set)
 
-The API form in workflows/api/ says what is linked and set; the layout below says where things stand. Inputs,
-widgets and their order come from the running ComfyUI's /object_info.
+The API form in workflows/api/ says what is linked and set; workflow_layouts.py says where things stand.
+Inputs, widgets and their order come from the running ComfyUI's /object_info.
 """
 
 from __future__ import annotations
@@ -14,95 +14,18 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from scripts.workflow_layouts import COLUMNS, LAYOUTS
 from tools.comfy.server import CHECKOUT, ComfyServer
 
 WORKFLOWS = CHECKOUT / "workflows"
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PACK_ID = "comfyui-video2lora"
 ROW, TITLE, SLOT = 24, 30, 20
-
-# Per graph: top-left corner and width of every node, groups as (title, colour, ids), notes as (text, box).
-LAYOUTS: dict[str, dict[str, Any]] = {
-    "first_run": {
-        "nodes": {
-            "1": (340, 60, 280),
-            "3": (340, 205, 280),
-            "2": (660, 60, 280),
-            "4": (340, 390, 280),
-            "6": (660, 390, 280),
-            "8": (340, 960, 280),
-            "9": (660, 960, 280),
-            "10": (980, 960, 260),
-            "15": (1000, 60, 240),
-            "7": (1000, 430, 240),
-            "11": (1280, 430, 240),
-            "16": (1280, 60, 160),
-            "17": (1580, 60, 320),
-            "12": (1580, 780, 160),
-        },
-        "groups": [
-            ("1 Models", "#8A8", ("1", "2", "3")),
-            ("2 Reference: what happens", "#3f789e", ("4", "6")),
-            ("3 Prompt: what is seen", "#8A8", ("8", "9", "10")),
-            ("4 Sample, one seed", "#888", ("15", "16", "7", "11")),
-            ("5 Compare", "#b06634", ("17", "12")),
-        ],
-        "notes": [
-            (
-                "**Press Run.** It takes some seconds on any computer.\n\n"
-                "A reference video becomes a LoRA in one pass, and the new video does what the reference "
-                "does.\n\n"
-                "1. Choose what happens in *Reference*; *Load Video* in its place takes a clip of yours.\n"
-                "2. Say what is seen in *Prompt*: a shape, a field.\n"
-                "3. *Compare* shows reference, without and with the LoRA, from one seed.\n\n"
-                "Change `strength` in *Apply Adaptive LoRA* and run again: the prediction is kept.",
-                (0, 80, 280, 420),
-            )
-        ],
-    },
-    "reference_to_lora_demo": {
-        "nodes": {
-            "3": (40, 40, 340),
-            "4": (40, 180, 340),
-            "5": (420, 180, 340),
-            "6": (820, 40, 310),
-            "1": (40, 760, 340),
-            "2": (420, 760, 340),
-            "8": (820, 920, 310),
-            "9": (820, 1090, 310),
-            "10": (820, 1260, 310),
-            "7": (1200, 40, 310),
-            "11": (1550, 200, 300),
-            "12": (1890, 200, 160),
-            "13": (2090, 200, 210),
-            "14": (2340, 200, 320),
-            "15": (1550, 800, 300),
-            "16": (1890, 800, 160),
-            "17": (2090, 800, 210),
-            "18": (2340, 800, 320),
-        },
-        "groups": [
-            ("Reference: what should happen", "#3f789e", ("3", "4", "5", "6")),
-            ("Model", "#8A8", ("1", "2")),
-            ("Prompt: what should be seen", "#8A8", ("8", "9", "10")),
-            ("With the reference", "#b06634", ("7", "11", "12", "13", "14")),
-            ("Without it, same seed", "#888", ("15", "16", "17", "18")),
-        ],
-        "notes": [
-            (
-                "**A reference video becomes a LoRA in one pass**\n\n"
-                "1. Choose or drop a short clip in *Reference video* (some are in `demo/references`).\n"
-                "2. *Reference Video → LoRA* encodes its first eight frames and predicts a small LoRA: no "
-                "training, no text.\n"
-                "3. *Apply Adaptive LoRA* patches the model and its AnimateDiff motion module.\n"
-                "4. The prompt says what is seen (a shape, a field); the reference says what happens.\n"
-                "5. Compare with the lower branch: the same seed without the LoRA.\n\n"
-                "Change `strength` and run again: the prediction is kept, only sampling runs.",
-                (20, 960, 540, 230),
-            )
-        ],
-    },
-}
+NODE_WIDTH, GAP = 230, 36
+WIDTHS = {
+    "VAEDecode": 160, "RepeatLatentBatch": 220, "RebatchImages": 220, "Video2LoRACompare": 320,
+    "Video2LoRAResultsGrid": 320, "Video2LoRAInspectAdaptiveLoRA": 320,
+}  # fmt: skip
 
 
 def widget_inputs(info: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -150,9 +73,44 @@ def socket_inputs(info: dict[str, Any]) -> list[tuple[str, str, bool]]:
     ]
 
 
+def arranged(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
+    """The layout of a graph: as it is written down, or groups stacked in columns, the note in front."""
+    if name in LAYOUTS:
+        return LAYOUTS[name]
+    note, note_height, columns = COLUMNS[name]
+    layout: dict[str, Any] = {
+        "nodes": {},
+        "groups": [],
+        "notes": [(note, (0, TITLE, NODE_WIDTH, note_height))],
+    }
+    left, top = 0, note_height + 3 * TITLE + GAP
+    for column in columns:
+        right = left
+        for title, color, inner in column:
+            x, bottom = left, top
+            for stack in inner:
+                width, y = 0, top
+                for node_id in stack:
+                    kind = prompt[node_id]["class_type"]
+                    own = WIDTHS.get(kind, NODE_WIDTH)
+                    layout["nodes"][node_id] = (x, y, own)
+                    width, y = max(width, own), y + node_height(prompt[node_id], object_info[kind]) + GAP
+                x, bottom = x + width + GAP, max(bottom, y)
+            layout["groups"].append((title, color, tuple(node_id for stack in inner for node_id in stack)))
+            top, right = bottom + 2 * TITLE, max(right, x)
+        left, top = right + GAP, 2 * TITLE
+    return layout
+
+
+def node_height(node: dict[str, Any], info: dict[str, Any]) -> int:
+    """Pixels that a node of the API form needs."""
+    sockets, values = socket_inputs(info), widget_values(node["inputs"], info)
+    return height_of(node["class_type"], len(sockets), len(info["output"]), len(values))
+
+
 def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
     """The graph in the frontend's format (version 0.4)."""
-    layout = LAYOUTS[name]
+    layout = arranged(name, prompt, object_info)
     nodes, links = {}, []
     for order, (node_id, node) in enumerate(prompt.items()):
         info = object_info[node["class_type"]]
@@ -167,6 +125,12 @@ def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dic
                 entry["link"] = len(links) + 1
                 links.append([len(links) + 1, int(source), slot, int(node_id), len(sockets), kind])
             sockets.append(entry)
+        for widget, kind, _ in widget_inputs(info):
+            if isinstance(node["inputs"].get(widget), list):
+                source, slot = node["inputs"][widget]
+                entry = {"name": widget, "type": kind, "widget": {"name": widget}, "link": len(links) + 1}
+                links.append([len(links) + 1, int(source), slot, int(node_id), len(sockets), kind])
+                sockets.append(entry)
         values = widget_values(node["inputs"], info)
         outputs = [
             {"name": label, "type": kind, "links": []}
@@ -216,8 +180,15 @@ def height_of(node_type: str, inputs: int, outputs: int, widgets: int) -> int:
         "SaveVideo": 320,
         "LoadVideo": 350,
         "Video2LoRACompare": 320,
+        "Video2LoRAResultsGrid": 260,
+        "Video2LoRAInspectAdaptiveLoRA": 300,
+        "Video2LoRARefineAdaptiveLoRA": 180,
+        "Video2LoRASaveAdaptiveLoRA": 110,
+        "Video2LoRALoadAdaptiveLoRA": 110,
         "Video2LoRAReferenceToLoRA": 200,
         "Video2LoRAApplyAdaptiveLoRA": 80,
+        "Video2LoRAApplyAdaptiveLoRABatch": 80,
+        "Video2LoRAInterpolateAdaptiveLoRAs": 80,
     }
     return SLOT * max(inputs, outputs, 1) + ROW * widgets + 10 + extra.get(node_type, 0)
 
@@ -257,18 +228,19 @@ def group(index: int, title: str, color: str, ids: tuple[str, ...], nodes: dict[
 def main() -> None:
     """Write workflows/NAME.json from workflows/api/NAME.json, which gets the defaults that it leaves out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=sorted(LAYOUTS))
-    name = parser.parse_args().name
-    twin = WORKFLOWS / "api" / f"{name}.json"
-    prompt = json.loads(twin.read_text())
+    parser.add_argument("names", nargs="*", help="none: all of them")
+    names = parser.parse_args().names or sorted({*LAYOUTS, *COLUMNS})
     with ComfyServer() as server:
         object_info = server.object_info()
-    complete(prompt, object_info)
-    graph = build(name, prompt, object_info)
-    twin.write_text(json.dumps(prompt, indent=2, ensure_ascii=False) + "\n")
-    target: Path = WORKFLOWS / f"{name}.json"
-    target.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n")
-    print(target)
+    for name in names:
+        twin = WORKFLOWS / "api" / f"{name}.json"
+        prompt = json.loads(twin.read_text())
+        complete(prompt, object_info)
+        graph = build(name, prompt, object_info)
+        twin.write_text(json.dumps(prompt, indent=2, ensure_ascii=False) + "\n")
+        target: Path = WORKFLOWS / f"{name}.json"
+        target.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n")
+        print(target)
 
 
 if __name__ == "__main__":
