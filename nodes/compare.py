@@ -4,8 +4,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.comparison import grid, save_video, shown, side_by_side
+from .host.comparison import grid, save_video, side_by_side
+from .host.preview import show_looping
 from .schema import SEARCH_ALIASES, describe
+
+STEM = "video2lora_compare"
 
 
 class Compare(io.ComfyNode):
@@ -68,7 +71,7 @@ class Compare(io.ComfyNode):
         clips = [("reference", reference), ("without", without_lora), ("with", with_lora)]
         frames = side_by_side([(label, clip) for label, clip in clips if clip is not None])
         video, saved = save_video(frames, fps, filename_prefix)
-        return io.NodeOutput(video, frames, ui=shown(frames, fps) | {"video": [saved]})
+        return io.NodeOutput(video, frames, ui=show_looping(frames, STEM, fps) | {"video": [saved]})
 
 
 class ResultsGrid(io.ComfyNode):
@@ -131,4 +134,4 @@ class ResultsGrid(io.ComfyNode):
         labels = [*(names or []), *[""] * len(clips)]
         frames = grid(list(zip(labels, clips, strict=False)), columns[0], clips[0].shape[1])
         video, saved = save_video(frames, fps[0], filename_prefix[0])
-        return io.NodeOutput(video, frames, ui=shown(frames, fps[0]) | {"video": [saved]})
+        return io.NodeOutput(video, frames, ui=show_looping(frames, STEM, fps[0]) | {"video": [saved]})

@@ -1,8 +1,10 @@
 """*Train Video2LoRA Hypernet*: a hypernetwork trained inside the graph, on the user's own clips."""
 
+import torch
 from comfy_api.latest import io, ui
 
 from ..video2lora_core.training.settings import TrainingSettings
+from .host.preview import show_looping
 from .host.train_graph import (
     GO_ON,
     START_ANEW,
@@ -30,7 +32,8 @@ class TrainVideo2LoRA(io.ComfyNode):
             category="Video2LoRA",
             search_aliases=SEARCH_ALIASES,
             description="Trains a hypernetwork for this MODEL on clips sorted by what they show, with a live "
-            "loss curve. Cancel keeps the last state; running again with the same name goes on from it.",
+            "loss curve and samples. Cancel keeps the last state; running again with the same name goes on "
+            "from it.",
             is_output_node=True,
             inputs=[
                 io.Model.Input(
@@ -136,9 +139,9 @@ class TrainVideo2LoRA(io.ComfyNode):
                     "settings",
                     default="",
                     multiline=True,
-                    tooltip="More settings as TOML (or JSON) with the sections [data], [hypernet] and "
-                    "[training]; as in docs/train.toml. What has a widget above is taken from there."
-                    " An unknown name is answered with the known ones.",
+                    tooltip="More settings as TOML (or JSON) with the sections [data], [hypernet], "
+                    "[training] and [samples]; as in docs/train.toml. What has a widget above is taken from "
+                    "there. An unknown name is answered with the known ones.",
                 ),
                 Hypernet.Input(
                     "start_from",
@@ -163,6 +166,11 @@ class TrainVideo2LoRA(io.ComfyNode):
                     display_name="report",
                     tooltip="Where the model was saved, and its loss without a LoRA, with the matched and "
                     "with another reference.",
+                ),
+                io.Image.Output(
+                    display_name="samples",
+                    tooltip="The last samples, a row each: reference | without | with the LoRA. Without "
+                    "samples ([samples] every = 0) a black frame.",
                 ),
             ],
         )
@@ -197,4 +205,8 @@ class TrainVideo2LoRA(io.ComfyNode):
         job = make_job(name, dataset, settings, **widgets)
         made = train_in_graph(model, clip, vae, job, name, start_from, when_run_exists)
         shown = {**ui.PreviewImage(made.curve, cls=cls).as_dict(), "text": (made.report,)}
-        return io.NodeOutput(made.hypernet, made.curve, made.report, ui=shown)
+        if made.samples is not None:
+            looping = show_looping(made.samples, "video2lora_samples")
+            shown |= {"images": [*shown["images"], *looping["images"]], "animated": (False, True)}
+        samples = torch.zeros_like(made.curve) if made.samples is None else made.samples
+        return io.NodeOutput(made.hypernet, made.curve, made.report, samples, ui=shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import comfy.lora
+import comfy.model_management
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -35,6 +36,18 @@ class HostClipEncoder:
         """
         latents = encode_reference(self._vae, frames)
         return self._model.model.process_latent_in(latents)[0].float().cpu()
+
+    def decode_video(self, latents: Tensor) -> Tensor:
+        """Latents (C, T, h, w) as `encode_video` gives them -> frames (T, H, W, 3) in [0, 1], on the CPU."""
+        with torch.inference_mode():
+            scaled = self._model.model.process_latent_out(latents.movedim(0, 1).float().clone())
+            frames = self._vae.decode(scaled).float().cpu()
+        return frames.clone()
+
+    @staticmethod
+    def check_interrupt() -> None:
+        """Raise the host's Interrupt when the user asked for it."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
 
     def encode_text(self, caption: str) -> Tensor:
         """Caption -> embedding (tokens, width) on the CPU."""

@@ -19,13 +19,11 @@ from torch import Tensor
 from ...video2lora_core.errors import Video2LoRAError
 from .curve import as_image
 from .files import new_file
-from .preview import as_pictures, temporary_file, write_webp
 
 # Small clips are enlarged until they can be seen on a node.
 MIN_HEIGHT, MAX_HEIGHT = 256, 720
 GAP = 4
 BACKGROUND = 24 / 255
-QUALITY = 85
 
 
 def side_by_side(clips: Sequence[tuple[str, Tensor]]) -> Tensor:
@@ -67,13 +65,6 @@ def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
         down, right = (missing, gap) if dim == 2 else (gap, missing)
         filled.append(F.pad(part, (0, 0, 0, right, 0, down), value=BACKGROUND))
     return torch.cat(filled, dim=dim)
-
-
-def shown(frames: Tensor, fps: float) -> dict:
-    """What a node returns to show frames (T, H, W, 3) looping on itself."""
-    path, entry = temporary_file("video2lora_compare")
-    write_webp(path, as_pictures(frames), max(1, round(1000 / fps)), QUALITY)
-    return {"images": [entry], "animated": (True,)}
 
 
 def save_video(frames: Tensor, fps: float, filename_prefix: str) -> tuple[object, dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
+import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -103,8 +104,13 @@ class HostDenoiser:
         """The model's own prediction (eps, v, ...) for noisy latents (B, C, F, H, W) and text (B, tokens,
         width).
         """
+        denoised = self.denoised(noisy, self._sigmas(timesteps), context)
+        keeps, scale = self._affine(timesteps)
+        return (denoised - keeps * noisy) / scale
+
+    def denoised(self, noisy: Tensor, sigmas: Tensor, context: Tensor) -> Tensor:
+        """The clean latents (B, C, F, H, W) that the model sees in noisy ones at noise levels sigmas (B,)."""
         batch, _, frames, _, _ = noisy.shape
-        sigmas = self._sigmas(timesteps)
         images = noisy.transpose(1, 2).flatten(0, 1)
         for motion in self._motion:
             motion.set_video_length(frames, frames)
@@ -114,9 +120,12 @@ class HostDenoiser:
             c_crossattn=context.repeat_interleave(frames, dim=0),
             transformer_options=self._transformer_options(batch, frames, sigmas),
         )
-        denoised = denoised.unflatten(0, (batch, frames)).transpose(1, 2)
-        keeps, scale = self._affine(timesteps)
-        return (denoised - keeps * noisy) / scale
+        return denoised.unflatten(0, (batch, frames)).transpose(1, 2)
+
+    def start(self, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Pure noise as the host's samplers begin with it, and the sigmas (steps + 1,) that end at 0."""
+        sigmas = comfy.samplers.calculate_sigmas(self._sampling, "normal", steps).to(noise.device)
+        return self._sampling.noise_scaling(sigmas[:1], noise, torch.zeros_like(noise), True), sigmas
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The prediction that would denoise to exactly `latents`, whatever the model predicts."""

@@ -2,13 +2,13 @@
 
 import io
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 
 import folder_paths
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
+
+from ...video2lora_core.pictures import as_pictures, write_webp
 
 # A compact file has 2.6 KB besides its weights; in base64 this leaves a third of it for facts.
 PREVIEW_BYTES = 1_150
@@ -16,6 +16,7 @@ _SIDES = (40, 32, 24, 16)
 _FRAME_COUNTS = (6, 5, 4, 3)
 _QUALITIES = (40, 20, 5)
 _PREVIEW_MILLISECONDS = 180
+_SHOWN_QUALITY = 85
 
 
 def tiny_preview(frames: Tensor, limit: int = PREVIEW_BYTES) -> bytes:
@@ -34,34 +35,19 @@ def tiny_preview(frames: Tensor, limit: int = PREVIEW_BYTES) -> bytes:
     return b""
 
 
-def as_pictures(frames: Tensor) -> list[Image.Image]:
-    """Frames (F, H, W, 3) in [0, 1] as RGB pictures."""
-    levels = (frames[..., :3].clamp(0, 1) * 255).round().byte().cpu()
-    return [Image.fromarray(level.numpy()) for level in levels]
-
-
-def write_webp(
-    target: str | Path | io.BytesIO, pictures: Sequence[Image.Image], milliseconds: int, quality: int
-) -> None:
-    """Write pictures as one WebP that loops for ever, each shown for so many milliseconds."""
-    pictures[0].save(
-        target,
-        format="WEBP",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=milliseconds,
-        loop=0,
-        quality=quality,
-        method=4,
-    )
-
-
 def temporary_file(stem: str) -> tuple[Path, dict[str, str]]:
     """A new WebP's path in the host's temp folder, and how a node's output names it to the frontend."""
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stem}_{secrets.token_hex(6)}.webp"
     return path, {"filename": path.name, "subfolder": "", "type": "temp"}
+
+
+def show_looping(frames: Tensor, stem: str, fps: float = 8.0) -> dict:
+    """What a node returns to show frames (T, H, W, 3) looping on itself."""
+    path, entry = temporary_file(stem)
+    write_webp(path, as_pictures(frames), max(1, round(1000 / fps)), _SHOWN_QUALITY)
+    return {"images": [entry], "animated": (True,)}
 
 
 def shown_preview(preview: bytes) -> dict:

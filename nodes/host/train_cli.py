@@ -19,11 +19,11 @@ from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.safetensors_io import read_header
 from ...video2lora_core.files.writing import copy_file
-from ...video2lora_core.training import Processes, StepReport, Trainer, TrainingSettings
+from ...video2lora_core.training import Processes, SampleSettings, StepReport, Trainer, TrainingSettings
 from ...video2lora_core.training.checkpoint import HYPERNET
+from ...video2lora_core.training.data_settings import DataSettings
 from ...video2lora_core.training.new_hypernet import HypernetSettings
 from ...video2lora_core.training.resume import CHANGEABLE
-from ...video2lora_core.training.settings import DataSettings
 from ...video2lora_core.training.settings_file import describe, read_config, setting
 from . import files
 from .animatediff import attach_motion_model
@@ -59,6 +59,7 @@ SECTIONS = {
     "data": DataSettings,
     "hypernet": HypernetSettings,
     "training": TrainingSettings,
+    "samples": SampleSettings,
 }
 
 
@@ -115,7 +116,7 @@ def _train(options: argparse.Namespace) -> int:
         sections["data"], sections["hypernet"], sections["training"], folder,
         resume=options.resume or options.resume_from is not None,
         resume_step=options.resume_from,
-        allowed=tuple(options.allow_change),
+        allowed=tuple(options.allow_change), samples=sections["samples"],
     )  # fmt: skip
     processes = Processes.start("cpu" if options.cpu else None)
     model, clip, vae = load_backbone(backbone)

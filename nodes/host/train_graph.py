@@ -16,6 +16,7 @@ import comfy.model_management
 import comfy.sd
 import comfy.utils
 import folder_paths
+import torch
 from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
@@ -23,13 +24,15 @@ from torch import Tensor
 from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.writing import copy_file, tensors_fingerprint
-from ...video2lora_core.training import StepReport, Trainer
+from ...video2lora_core.pictures import as_pictures, read_webp
+from ...video2lora_core.training import SampleSettings, StepReport, Trainer
 from ...video2lora_core.training.checkpoint import CHECKPOINTS, HYPERNET, list_checkpoints, set_run_aside
 from ...video2lora_core.training.clip_list import read_clip_list
+from ...video2lora_core.training.data_settings import DataSettings
 from ...video2lora_core.training.metrics import ALL, LOSS_COLUMNS, LOSSES, read_rows
 from ...video2lora_core.training.new_hypernet import HypernetSettings
 from ...video2lora_core.training.resume import CHANGEABLE
-from ...video2lora_core.training.settings import DataSettings, TrainingSettings
+from ...video2lora_core.training.settings import TrainingSettings
 from ...video2lora_core.training.settings_file import parse_config
 from .curve import as_image, draw_loss_curve
 from .files import HYPERNETS, stays_inside
@@ -37,18 +40,26 @@ from .train_job import JobListener, TrainingJob, run_job
 
 RUNS = "video2lora_training"
 GO_ON, START_ANEW = "go on", "start anew"
-SECTIONS = {"data": DataSettings, "hypernet": HypernetSettings, "training": TrainingSettings}
+SECTIONS = {
+    "data": DataSettings,
+    "hypernet": HypernetSettings,
+    "training": TrainingSettings,
+    "samples": SampleSettings,
+}
 PREVIEW_SECONDS = 2.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
 class GraphResult:
-    """What the node gives: the hypernetwork, the loss curve (IMAGE), and a few lines about both."""
+    """What the node gives: the hypernetwork, the loss curve (IMAGE), a few lines about both, and the last
+    samples below each other (IMAGE), None where there are none.
+    """
 
     hypernet: Video2LoRA
     curve: Tensor
     report: str
+    samples: Tensor | None
 
 
 def train_in_graph(
@@ -103,7 +114,8 @@ def train_in_graph(
     ]
     if result.skipped:
         lines.append(f"{result.skipped} steps were skipped: their gradient was not finite.")
-    return GraphResult(hypernet, as_image(curve.picture()), "\n".join([*lines, *notes]))
+    report = "\n".join([*lines, *notes])
+    return GraphResult(hypernet, as_image(curve.picture()), report, _stacked(curve.strips()))
 
 
 def make_job(name: str, dataset: str, settings: str, **widgets: object) -> TrainingJob:
@@ -122,16 +134,20 @@ def make_job(name: str, dataset: str, settings: str, **widgets: object) -> Train
     sections = parse_config(settings, SECTIONS, "The settings", is_json)
     for label, kind in SECTIONS.items():
         known = {field.name for field in dataclasses.fields(kind)}
-        changes = {key: value for key, value in widgets.items() if key in known}
+        # [samples] has steps and references of its own; the widgets mean those of the training.
+        own = {} if label == "samples" else widgets
+        changes = {key: value for key, value in own.items() if key in known}
         if label == "data":
             changes["dataset"] = str(dataset_path(dataset))
             cache = sections["data"].cache
             if cache:
                 changes["cache"] = str(_inside(runs, cache, "The cache", f"folder output/{RUNS}"))
         sections[label] = dataclasses.replace(sections[label], **changes)
-    data, hypernet, training = (sections[label] for label in SECTIONS)
+    data, hypernet, training, samples = (sections[label] for label in SECTIONS)
     root = Path(folder_paths.get_input_directory())
-    return TrainingJob(data, hypernet, training, runs / name, resume=True, root=root)
+    paths = tuple(str(_inside(root, path, "The reference", "input folder")) for path in samples.references)
+    samples = dataclasses.replace(samples, references=paths)
+    return TrainingJob(data, hypernet, training, runs / name, samples, resume=True, root=root)
 
 
 def settings_problem(settings: str | None) -> str | None:
@@ -179,10 +195,18 @@ class _LiveCurve:
         self._bar = comfy.utils.ProgressBar(steps)
         self._losses: list[tuple[int, float]] = []
         self._shown = 0.0
+        self._trainer: Trainer | None = None
+        self._pictures = 0
         self.first = 0
+
+    def strips(self) -> list[list[Image.Image]]:
+        """The last samples, each as its frames."""
+        made = self._trainer.watch.strips if self._trainer is not None else []
+        return [read_webp(strip) for _, strip in made]
 
     def started(self, trainer: Trainer) -> None:
         """Take the steps before this start from the run's own log."""
+        self._trainer = trainer
         self.first = trainer.state.step
         rows = read_rows(self._log, LOSS_COLUMNS, self.first)
         self._losses = [(int(row[0]), float(row[1])) for row in rows]
@@ -195,13 +219,33 @@ class _LiveCurve:
         if time.monotonic() - self._shown > PREVIEW_SECONDS or report.step == report.steps:
             self._shown = time.monotonic()
             left = f", {report.seconds_left / 60.0:.1f} min left" if report.seconds_left else ""
-            preview = ("JPEG", self.picture(f"step {report.step}{left}, loss {report.loss:.4f}"), 640)
+            picture = self.picture(f"step {report.step}{left}, loss {report.loss:.4f}")
+            preview = ("JPEG", self._above_a_sample(picture), 640)
         self._bar.update_absolute(report.step, self._steps, preview)
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def picture(self, caption: str = "training loss") -> Image.Image:
         """The curve so far, from the first step of the run on."""
         return draw_loss_curve(self._losses, self._steps, caption)
+
+    def _above_a_sample(self, curve: Image.Image) -> Image.Image:
+        """The curve, and below it a frame of the last samples: another one every time, so that they move."""
+        stacked = _stacked(self.strips())
+        if stacked is None:
+            return curve
+        frame = as_pictures(stacked[self._pictures % len(stacked)][None])[0]
+        self._pictures += 1
+        frame = frame.resize((curve.width, max(1, round(frame.height * curve.width / frame.width))))
+        both = Image.new("RGB", (curve.width, curve.height + frame.height))
+        both.paste(curve, (0, 0))
+        both.paste(frame, (0, curve.height))
+        return both
+
+
+def _stacked(strips: list[list[Image.Image]]) -> Tensor | None:
+    """Strips of one size below each other, as IMAGE (T, H, W, 3)."""
+    clips = [torch.cat([as_image(frame) for frame in strip]) for strip in strips]
+    return torch.cat(clips, dim=1) if clips else None
 
 
 def _encoded(done: int, total: int) -> None:

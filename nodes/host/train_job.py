@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,18 @@ from comfy.model_patcher import ModelPatcher
 
 from ...video2lora_core import Video2LoRA
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.training import Processes, StepReport, Trainer, TrainingResult, TrainingSettings
+from ...video2lora_core.training import (
+    Processes,
+    SampleSettings,
+    StepReport,
+    Trainer,
+    TrainingResult,
+    TrainingSettings,
+)
 from ...video2lora_core.training.cache import ClipCache
 from ...video2lora_core.training.checkpoint import CHECKPOINTS, choose_checkpoint
 from ...video2lora_core.training.clip_list import read_clip_list
+from ...video2lora_core.training.data_settings import DataSettings
 from ...video2lora_core.training.dataset import (
     CachedClips,
     DatasetReport,
@@ -27,12 +35,13 @@ from ...video2lora_core.training.dataset import (
     split_heldout,
 )
 from ...video2lora_core.training.new_hypernet import HypernetSettings
-from ...video2lora_core.training.settings import DataSettings, check_settings
+from ...video2lora_core.training.settings import check_settings
 from ...video2lora_core.training.settings_file import to_dict
 from .clip_encoder import HostClipEncoder
 from .denoiser import HostDenoiser, training_mode
 from .layers import backbone_family, list_targets
 from .prediction import NATIVE_RANGE, check_vae
+from .training_samples import SampleList, make_samples
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +59,7 @@ class TrainingJob:
     hypernet: HypernetSettings
     training: TrainingSettings
     folder: Path
+    samples: SampleSettings = field(default_factory=SampleSettings)
     resume: bool = False
     resume_step: int | None = None
     allowed: tuple[str, ...] = ()
@@ -104,7 +114,10 @@ def run_job(
         if listener.reported is not None:
             listener.reported(report)
         identity = _identity(encoder, job, start, training, heldout)
-        trainer = _make_trainer(model, hypernet, job, training, heldout, processes, listener, identity)
+        samples = make_samples(encoder, job, heldout or training) if job.samples.every else None
+        trainer = _make_trainer(
+            model, hypernet, job, training, heldout, processes, listener, identity, samples
+        )
         try:
             if checkpoint is not None:
                 trainer.resume(checkpoint, job.allowed)
@@ -181,6 +194,7 @@ def _make_trainer(
     processes: Processes,
     listener: JobListener,
     identity: dict[str, Any],
+    samples: SampleList | None,
 ) -> Trainer:
     settings = job.training
     # Half-precision weights under autocast; full ones where everything is computed in full.
@@ -209,6 +223,7 @@ def _make_trainer(
         sources["seen"],
         settings,
         evaluation=sources,
+        samples=samples and samples.with_backbone(denoiser),
         folder=job.folder,
         processes=processes,
         listener=listener.stepped,

@@ -7,8 +7,8 @@ import pytest
 
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training.clip_list import read_clip_list
+from video2lora_core.training.data_settings import DataSettings
 from video2lora_core.training.dataset import split_heldout
-from video2lora_core.training.settings import DataSettings
 
 ROW = '{"video_path": "a.mp4", "video_caption": "%s", "class": "left"}'
 

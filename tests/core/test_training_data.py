@@ -14,9 +14,10 @@ from video2lora_core.training import Processes
 from video2lora_core.training.batch import sample_references
 from video2lora_core.training.cache import ClipCache, is_sound, read_clip
 from video2lora_core.training.clip_list import ClipRecord, read_clip_list
+from video2lora_core.training.data_settings import DataSettings
 from video2lora_core.training.dataset import CachedClips, encode_dataset, split_heldout
 from video2lora_core.training.new_hypernet import HypernetSettings
-from video2lora_core.training.settings import DataSettings, TrainingSettings
+from video2lora_core.training.settings import TrainingSettings
 from video2lora_core.training.settings_file import describe, read_config
 
 SECTIONS = {"data": DataSettings, "hypernet": HypernetSettings, "training": TrainingSettings}

@@ -11,7 +11,7 @@ WIDGETS = {
     "width": 64, "height": 64,
     "encoder_rate": 3e-4, "precision": "fp32", "gradient_checkpointing": False, "save_every": 0, "seed": 0,
     "settings": "[hypernet]\ndown_dim = 6\nup_dim = 4\ndecoder_blocks = 1\nsample_iters = 1\n"
-    "[training]\nevaluation_references = 2\ntensorboard = false\n",
+    "[training]\nevaluation_references = 2\ntensorboard = false\n[samples]\nevery = 0\n",
 }  # fmt: skip
 
 
@@ -31,10 +31,15 @@ def train(host, parts, name, **changes):
 
 
 def test_training_in_the_graph_gives_a_usable_hypernetwork(host, parts):
-    hypernet, curve, report = train(host, parts, "first")
+    sampled = WIDGETS["settings"].replace("every = 0", "every = 4\ncount = 2\nsteps = 3")
+    hypernet, curve, report, samples = train(host, parts, "first", settings=sampled)
     assert "Saved as models/video2lora/first.safetensors" in report and "matched reference" in report
     assert "encoded 6, reused 0" in report
     assert curve.shape == (1, 360, 640, 3) and curve.std() > 0.01
+    # Two conditions below each other; reference, without and with beside each other, which then differ.
+    assert samples.shape == (2, 128, 3 * 64 + 8, 3) and samples.std() > 0.05
+    run = host.base / "output" / "video2lora_training" / "first"
+    assert len(list((run / "samples" / "step_00000004").glob("*.webp"))) == 2 and (run / "run.html").is_file()
     saved = host.core.Video2LoRA.load(host.models / "video2lora" / "first.safetensors")
     assert saved.fingerprint == hypernet.fingerprint
     with torch.inference_mode():
@@ -72,7 +77,7 @@ def test_cancel_keeps_the_state_and_the_same_name_goes_on(host, parts, monkeypat
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_00000002"]
     assert not (host.models / "video2lora" / "cancelled.safetensors").exists()
     monkeypatch.setattr(node._LiveCurve, "stepped", original)
-    resumed, curve, report = train(host, parts, "cancelled")
+    resumed, curve, report, _ = train(host, parts, "cancelled")
     assert "Went on from step 2 to 4." in report and curve.std() > 0.01
     whole = train(host, parts, "whole")[0]
     for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
@@ -151,8 +156,8 @@ def test_validation_happens_before_execution(host):
 
 def test_another_run_under_the_name_is_refused_or_started_anew(host, parts):
     error = host.module("video2lora_core.errors").Video2LoRAError
-    first, _, _ = train(host, parts, "again")
-    same, _, report = train(host, parts, "again")
+    first, *_ = train(host, parts, "again")
+    same, _, report, _ = train(host, parts, "again")
     assert "nothing was trained" in report and same.fingerprint == first.fingerprint
     assert "matched reference" in report, "the comparison of the run is still told"
     alpha = WIDGETS["settings"].replace("[training]", "alpha = 2.0\n[training]")
@@ -167,10 +172,10 @@ def test_another_run_under_the_name_is_refused_or_started_anew(host, parts):
     ):
         with pytest.raises(error, match=words):
             train(host, parts, "again", **changes)
-    longer, _, report = train(host, parts, "again", steps=5)
+    longer, _, report, _ = train(host, parts, "again", steps=5)
     assert "Went on from step 4 to 5." in report
     assert longer.config.training["changes"] == [{"step": 4, "name": "steps", "before": 4, "now": 5}]
-    anew, _, _ = train(host, parts, "again", settings=alpha, when_run_exists="start anew")
+    anew, *_ = train(host, parts, "again", settings=alpha, when_run_exists="start anew")
     assert anew.config.alpha == 2.0 and "changes" not in anew.config.training
     folder = host.base / "output" / "video2lora_training" / "again"
     assert (folder / "before_1" / "checkpoints" / "step_00000005").is_dir()

@@ -57,6 +57,7 @@ def write_job(folder: Path, steps: int, **training: object) -> Path:
         "[data]", f"dataset = '{dataset}'", f"cache = '{folder / 'cache'}'",
         "frames = 2", "width = 64", "height = 64", "heldout = ['up']",
         "[hypernet]", "down_dim = 6", "up_dim = 4", "decoder_blocks = 1", "sample_iters = 1",
+        "[samples]", "every = 0",
         "[training]", *(f"{name} = {str(value).lower()}" for name, value in options.items()),
     ]  # fmt: skip
     config = folder / "train.toml"

@@ -7,6 +7,7 @@ from .metrics import Comparison
 from .objective import Objective
 from .processes import Processes
 from .run_state import StepReport, TrainingResult
+from .samples import Samples, SampleSettings, SampleSubject
 from .settings import TrainingSettings
 from .trainer import Trainer
 
@@ -17,6 +18,9 @@ __all__ = [
     "Denoiser",
     "Objective",
     "Processes",
+    "SampleSettings",
+    "SampleSubject",
+    "Samples",
     "ShardedClipSource",
     "StepReport",
     "TrainBatch",

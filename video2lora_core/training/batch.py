@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -86,14 +87,20 @@ class TrainBatch:
         )
 
     def to(self, device: torch.device | str) -> TrainBatch:
-        """The batch on a device, as float32; float16 caches are widened here."""
-        wide = {"device": device, "dtype": torch.float32}
+        """The batch on a device, as float32; float16 caches are widened there."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True).float())
+
+    def pinned(self) -> TrainBatch:
+        """The batch in memory that CUDA copies from without waiting."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TrainBatch:
         return replace(
             self,
-            reference_latents=self.reference_latents.to(**wide),
-            target_latents=self.target_latents.to(**wide),
-            context=self.context.to(**wide),
-            semantic_context=None if self.semantic_context is None else self.semantic_context.to(**wide),
+            reference_latents=change(self.reference_latents),
+            target_latents=change(self.target_latents),
+            context=change(self.context),
+            semantic_context=None if self.semantic_context is None else change(self.semantic_context),
         )
 
 

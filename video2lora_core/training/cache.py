@@ -18,7 +18,7 @@ from ..files.writing import tensors_fingerprint, write_safetensors
 from .augment import augment_clip, augment_reference
 from .batch import step_generator
 from .clip_list import ClipRecord
-from .settings import DataSettings
+from .data_settings import DataSettings
 
 METADATA_KEY = "video2lora_clip"
 FORMAT_VERSION = 3

@@ -31,6 +31,10 @@ from ..files.writing import (
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
+# What a run leaves in its folder, but for the cache of clips.
+RUN_FILES = (
+    CHECKPOINTS, "losses.csv", "comparisons.csv", "tensorboard", "trackers", "samples", "run.html",
+)  # fmt: skip
 
 HYPERNET = "hypernet.safetensors"
 STATE = "state.safetensors"
@@ -158,7 +162,7 @@ def set_run_aside(folder: Path) -> None:
 
     Raises Video2LoRAError when the folder can not be written.
     """
-    found = [folder / name for name in (CHECKPOINTS, "losses.csv", "comparisons.csv", "tensorboard")]
+    found = [folder / name for name in RUN_FILES]
     found = [path for path in found if path.exists()]
     if not found:
         return

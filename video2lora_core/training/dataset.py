@@ -18,8 +18,8 @@ from ..errors import Video2LoRAError
 from .batch import TrainBatch, step_generator
 from .cache import ClipCache, UnusableClip, file_hash, read_clip
 from .clip_list import ClipRecord
+from .data_settings import DataSettings
 from .processes import Processes
-from .settings import DataSettings
 
 log = logging.getLogger(__name__)
 CLIPS_IN_MEMORY = 512
@@ -181,11 +181,11 @@ class CachedClips:
         encoded = [self._read(path) for _, clips in plan for path, _ in clips[1:]]
         semantic = None
         if all(clip.semantic_context is not None for clip in encoded):
-            semantic = _stack_text([clip.semantic_context for clip in encoded])
+            semantic = stack_text([clip.semantic_context for clip in encoded])
         return TrainBatch(
             torch.stack(references),
             torch.stack(targets),
-            _stack_text([clip.context for clip in encoded]),
+            stack_text([clip.context for clip in encoded]),
             tuple(name for name, _ in plan),
             semantic_context=semantic,
         )
@@ -221,7 +221,7 @@ def _references(clips: Sequence[Entry]) -> list[int]:
     return [i for i, clip in enumerate(clips) if clip.role != "target" and targets and targets != [i]]
 
 
-def _stack_text(rows: Sequence[Tensor]) -> Tensor:
+def stack_text(rows: Sequence[Tensor]) -> Tensor:
     """Embeddings (tokens, width) of different lengths, repeated to a common one as the host does."""
     length = math.lcm(*(row.shape[0] for row in rows))
     return torch.stack([row.repeat(length // row.shape[0], 1) for row in rows])

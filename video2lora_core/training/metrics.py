@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import Video2LoRAError
 from ..files.writing import failing_in_a_sentence, replacing
 from .batch import ClipSource, step_generator
+from .boards import Boards
 from .objective import Objective, draw_noise
 
 log = logging.getLogger(__name__)
@@ -91,36 +92,28 @@ def log_comparisons(step: int, rows: Sequence[Comparison]) -> None:
 class MetricsWriter:
     """Appends to the files in a run's folder; on resume, rows after the resumed step are cut off."""
 
-    def __init__(self, folder: Path, resumed_step: int = 0, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path, boards: Boards, resumed_step: int = 0) -> None:
         self._losses = folder / LOSSES
         self._comparisons = folder / COMPARISONS
+        self._boards = boards
         for path, columns in ((self._losses, LOSS_COLUMNS), (self._comparisons, COMPARISON_COLUMNS)):
             _truncate(path, columns, resumed_step)
-        self._board = _tensorboard(folder / "tensorboard", resumed_step) if tensorboard else None
 
     def losses(self, step: int, values: Sequence[float]) -> None:
         """Write one line of LOSS_COLUMNS: the step, then the others."""
         _append(self._losses, [step, *values])
-        if self._board is not None:
-            with failing_in_a_sentence(self._losses.parent):
-                for column, value in zip(LOSS_COLUMNS[1:], values, strict=True):
-                    self._board.add_scalar(f"train/{column}", value, step)
+        named = zip(LOSS_COLUMNS[1:], values, strict=True)
+        self._boards.numbers({f"train/{name}": value for name, value in named}, step)
 
     def comparisons(self, step: int, rows: Sequence[Comparison]) -> None:
         """Write one line a condition."""
+        numbers = {}
         for row in rows:
             values = [row.set, row.condition, row.references, row.no_lora, row.matched, row.shuffled, row.gap]
             _append(self._comparisons, [step, *values])
-            if self._board is not None:
-                with failing_in_a_sentence(self._losses.parent):
-                    for kind in ("no_lora", "matched", "shuffled", "gap"):
-                        self._board.add_scalar(f"{row.set}/{row.condition}/{kind}", getattr(row, kind), step)
-
-    def close(self) -> None:
-        """Flush what is buffered."""
-        if self._board is not None:
-            with failing_in_a_sentence(self._losses.parent):
-                self._board.close()
+            for kind in ("no_lora", "matched", "shuffled", "gap"):
+                numbers[f"{row.set}/{row.condition}/{kind}"] = getattr(row, kind)
+        self._boards.numbers(numbers, step)
 
 
 def _format(value: object) -> object:
@@ -153,23 +146,16 @@ def _truncate(path: Path, columns: Sequence[str], last_step: int) -> None:
         temporary.write_text("".join(map(_line, (columns, *kept))), encoding="utf-8", newline="")
 
 
-def _tensorboard(folder: Path, resumed_step: int):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=resumed_step + 1 if resumed_step else None)
-
-
 @torch.no_grad()
 def compare(objective: Objective, source: ClipSource, label: str, share: int) -> list[Comparison]:
     """Losses of `evaluation_references` references with no LoRA, their own and another reference, by
     condition.
 
     label: the set's name, which also seeds the draws. share: references the device takes in one forward pass;
-    references and noise are the same whatever it is.
+    references and noise are the same whatever it is. Each process computes its part, all get all.
     """
-    settings, device = objective.settings, objective.processes.device
+    settings, processes = objective.settings, objective.processes
+    device = processes.device
     total = settings.evaluation_references
     if settings.shared_noise == "pairs":
         total += total % 2
@@ -178,12 +164,17 @@ def compare(objective: Objective, source: ClipSource, label: str, share: int) ->
     noise = step_generator(settings.seed, 0, f"evaluation/{label}/noise")
     draw = draw_noise(tuple(batch.target_latents.shape), k, objective.denoiser.num_timesteps, noise, settings)
     others = shuffled_references(batch.ids).tolist()
-    found: dict[str, list[torch.Tensor]] = {}
-    for start in range(0, total, share):
+    found: list[tuple[int, dict[str, list[float]]]] = []
+    for start in range(processes.rank * share, total, processes.count * share):
         rows = range(start, min(start + share, total))
         part = batch.references(rows.start, rows.stop).to(device)
         wrong = batch.reference_latents[[others[row] for row in rows]].to(part.reference_latents)
         noises = draw.rows(rows.start * k, rows.stop * k).to(device)
-        for kind, values in objective.reference_losses(part, noises, wrong).items():
-            found.setdefault(kind, []).append(values.cpu())
-    return summarise(label, batch.conditions, {kind: torch.cat(values) for kind, values in found.items()})
+        losses = objective.reference_losses(part, noises, wrong)
+        found.append((start, {kind: values.tolist() for kind, values in losses.items()}))
+    parts = [losses for _, losses in sorted(processes.gather_objects(found), key=lambda part: part[0])]
+    return summarise(
+        label,
+        batch.conditions,
+        {kind: torch.tensor([value for part in parts for value in part[kind]]) for kind in parts[0]},
+    )

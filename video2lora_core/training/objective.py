@@ -52,7 +52,7 @@ class NoiseDraw:
 
     def to(self, device: torch.device | str) -> NoiseDraw:
         """The draw on a device."""
-        return NoiseDraw(self.noise.to(device), self.timesteps.to(device))
+        return NoiseDraw(*(part.to(device, non_blocking=True) for part in (self.noise, self.timesteps)))
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,16 @@ def draw_noise(
 ) -> NoiseDraw:
     """Noise and timesteps for targets of `shape` (R*k, C, T, H, W), k = `targets`, from a CPU generator."""
     noise = torch.randn(shape, generator=generator)
+    timesteps = draw_timesteps(shape[0], targets, num_timesteps, generator, settings)
+    return NoiseDraw(share_noise(noise, targets, settings.shared_noise), timesteps)
+
+
+def draw_timesteps(
+    rows: int, targets: int, num_timesteps: int, generator: torch.Generator, settings: TrainingSettings
+) -> Tensor:
+    """Timesteps (rows,) of R references with `targets` targets each."""
     timesteps = sample_timesteps(
-        shape[0],
+        rows,
         num_timesteps,
         generator,
         sampling=settings.timestep_sampling,
@@ -108,8 +116,7 @@ def draw_noise(
         bias=settings.timestep_bias,
         stratified=settings.timestep_stratified,
     )
-    shared = settings.shared_noise
-    return NoiseDraw(share_noise(noise, targets, shared), share_noise(timesteps, targets, shared))
+    return share_noise(timesteps, targets, settings.shared_noise)
 
 
 def widened(values: Tensor) -> Tensor:

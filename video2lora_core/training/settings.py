@@ -1,108 +1,12 @@
-"""Every setting of a training run, with its default and the reason for it."""
+"""Every setting of the section [training], with its default and the reason for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ..errors import Video2LoRAError
-from .augment import REFERENCE_AUGMENTATIONS, check_augmentations
 from .settings_file import setting
 from .timesteps import SAMPLINGS, WEIGHTINGS
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """The section [data] of a config file. Raises Video2LoRAError for values out of range."""
-
-    dataset: str = setting(
-        "",
-        "Folder with one folder of clips per condition, or a .json, .jsonl or .csv list with the columns "
-        "video_path, video_caption, class and, if wanted, semantic_caption and role (reference, target or "
-        "both: footage of any look can teach reading without teaching its looks).",
-    )
-    default_caption: str = setting(
-        "", "Caption of clips in folders that have no text file of their name beside them."
-    )
-    cache: str = setting(
-        "", "Folder of encoded clips; empty: 'cache' in the output folder. It can be shared by runs."
-    )
-    frames: int = setting(16, "Frames of a clip: AnimateDiff's 16. (The paper's backbone takes 49.)")
-    fps: float = setting(
-        0.0,
-        "Frames a second, taken by their time whatever the clip's own rate, so that motion keeps its speed "
-        "(the paper's 8); 0: the file's frames are counted. A stride then takes every so many of them.",
-    )
-    stride: int = setting(1, "Every how many frames one is taken.")
-    width: int = setting(
-        512, "Width in pixels that clips are fitted to, a multiple of 8; SD1.5 was made for 512."
-    )
-    height: int = setting(512, "Height in pixels that clips are fitted to, a multiple of 8.")
-    variants: int = setting(
-        1, "Encoded versions of every clip; the first is the clip itself, others are augmented."
-    )
-    augmentations: tuple[str, ...] = setting(
-        ("crop", "brightness", "saturation"),
-        "What makes the further variants, some of crop, brightness, saturation, hue; equal in all frames of "
-        "a clip. Leave out those that are conditions of yours. There is no mirroring: it would turn motions "
-        "around.",
-    )
-    reference_variants: int = setting(
-        0,
-        "Encoded versions of every clip as a reference, altered by reference_augmentations; 0: references "
-        "are encoded as targets are.",
-    )
-    reference_augmentations: tuple[str, ...] = setting(
-        (
-            "crop",
-            "brightness",
-            "saturation",
-            "contrast",
-            "blur",
-            "letterbox",
-            "grain",
-            "noise",
-            "compression",
-        ),
-        "What footage of any origin has been through; never applied to targets. Of those of augmentations, "
-        "and aspect, rate, contrast, blur, letterbox, grain, noise, compression.",
-    )
-    heldout: tuple[str, ...] = setting(
-        (), "Conditions kept out of training and compared separately, by name."
-    )
-    heldout_fraction: float = setting(
-        0.0, "Fraction of the other conditions that is held out too, chosen by the seed."
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "stride", "variants"):
-            if getattr(self, name) < 1:
-                raise Video2LoRAError(f"The setting {name} is {getattr(self, name)}; it must be at least 1.")
-        if not 0 <= self.fps <= 1000:
-            raise Video2LoRAError(f"The setting fps is {self.fps}; it must be in 0 ... 1000.")
-        for name in ("width", "height"):
-            if getattr(self, name) < 8 or getattr(self, name) % 8:
-                raise Video2LoRAError(
-                    f"The setting {name} is {getattr(self, name)}; it must be a multiple of 8."
-                )
-        if not 0 <= self.heldout_fraction < 1:
-            raise Video2LoRAError("The setting heldout_fraction must be in 0 ... 1, and less than 1.")
-        if self.reference_variants < 0:
-            raise Video2LoRAError(
-                f"The setting reference_variants is {self.reference_variants}; it must be at least 0."
-            )
-        check_augmentations(self.augmentations)
-        check_augmentations(self.reference_augmentations, REFERENCE_AUGMENTATIONS)
-
-    @property
-    def clip(self) -> dict[str, float]:
-        """How clips are taken, as a checkpoint says it: frames, fps (0: counted), width and height."""
-        return {
-            "frames": self.frames,
-            "fps": self.fps / self.stride,
-            "width": self.width,
-            "height": self.height,
-        }
-
 
 _AT_LEAST = {
     **dict.fromkeys(
@@ -239,6 +143,9 @@ class TrainingSettings:
     save_every: int = setting(250, "Steps between checkpoints; 0: only at the end.")
     keep_checkpoints: int = setting(3, "How many checkpoints are kept.")
     tensorboard: bool = setting(True, "Write TensorBoard files where the package tensorboard is installed.")
+    trackers: tuple[str, ...] = setting(
+        (), "Also log to these of accelerate's trackers: wandb, mlflow, trackio, comet_ml, aim, ..."
+    )
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():

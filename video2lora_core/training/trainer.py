@@ -7,7 +7,8 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 
 from ..errors import Video2LoRAError
 from ..files.writing import failing_in_a_sentence
-from .batch import ClipSource, TrainBatch, sample_references, step_generator
+from .batch import ClipSource
 from .checkpoint import (
     CHECKPOINTS,
     Checkpoint,
@@ -25,14 +26,17 @@ from .checkpoint import (
     set_aside_later,
 )
 from .denoiser import Denoiser
-from .metrics import Comparison, MetricsWriter, compare, log_comparisons
-from .objective import NoiseDraw, Objective, draw_noise
+from .feed import Feed
+from .metrics import Comparison
+from .objective import Objective
 from .processes import Processes
 from .resume import check_same_run
 from .run_state import RunState, StepReport, TrainingResult, collect_state, note_training, restore_state
+from .samples import Samples
 from .settings import TrainingSettings, check_settings
 from .settings_file import to_dict
 from .update import Update
+from .watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +45,9 @@ class Trainer:
     """Trains a `Video2LoRA` on a frozen backbone.
 
     model: the `Video2LoRA`, on the processes' device, in float32. source: training clips. evaluation: name of
-    a set ("seen", "heldout") -> clips to compare no LoRA, matched and shuffled reference on. folder: where
-    checkpoints and logs go; None keeps everything in memory. listener is told of every step in the main
+    a set ("seen", "heldout") -> clips to compare no LoRA, matched and shuffled reference on. samples: what
+    is generated meanwhile, to be looked at. folder: where checkpoints, logs and samples go; None keeps
+    everything in memory. listener is told of every step in the main
     process; whatever it raises stops the run, after a checkpoint. example: a trained `Video2LoRA` to read
     like: the model's stem learns to make of a reference what the example's makes of its targets, without the
     backbone, which is far cheaper; for references in looks that the example was not trained on.
@@ -58,6 +63,7 @@ class Trainer:
         settings: TrainingSettings,
         *,
         evaluation: Mapping[str, ClipSource] | None = None,
+        samples: Samples | None = None,
         folder: Path | None = None,
         processes: Processes | None = None,
         listener: Callable[[StepReport], None] | None = None,
@@ -67,13 +73,13 @@ class Trainer:
     ) -> None:
         self.model = model
         self.denoiser = denoiser
-        self.source = source
         self.settings = settings
-        self.evaluation = dict(evaluation or {})
         self.folder = folder
         self.processes = processes or Processes()
         self.share = check_settings(settings, model.hypernetwork.context_config.kind, self.processes.count)
         self.objective = Objective(model, denoiser, settings, self.processes, example)
+        self.watch = Watch(self.objective, evaluation or {}, samples, self.share)
+        self.feed = Feed(source, settings, self.share, denoiser.num_timesteps, self.processes)
         self.update = Update(model, settings, self.processes)
         self.average = self.update.average
         self.state = RunState()
@@ -81,7 +87,6 @@ class Trainer:
         self._listener = listener
         self._facts = dict(facts or {})
         self._identity = dict(identity or {})
-        self._metrics: MetricsWriter | None = None
         self._saved_step: int | None = None
         self._stop = False
         self._started = time.monotonic()
@@ -122,16 +127,18 @@ class Trainer:
             finished = self._is_done()
             if finished and not self._is_due(self.settings.evaluate_every):
                 self.evaluate()
+            if finished and self.watch.samples_every and not self._is_due(self.watch.samples_every):
+                self.sample()
         except BaseException:
             # Also when the listener raised (the host's Interrupt): what was learned is kept.
             self._save_what_can_be()
             raise
         finally:
+            self.feed.close()
             self.objective.release()
             self.model.eval()
         checkpoint = self._save_last()
-        if self._metrics is not None:
-            self._metrics.close()
+        self.watch.close()
         return TrainingResult(self.state.step, finished, checkpoint, self.comparisons, self.state.skipped)
 
     def _loop(self) -> None:
@@ -141,18 +148,19 @@ class Trainer:
             self.update.check(self.state)
             if self._is_due(self.settings.evaluate_every):
                 self.evaluate()
+            if self._is_due(self.watch.samples_every):
+                self.sample()
             if self._is_due(self.settings.save_every):
                 self.save()
             if self._listener is not None and self.processes.is_main:
                 self._listener(report)
 
     def step(self) -> StepReport:
-        """One optimizer step on a global batch; every process draws the same batch and works on its share."""
+        """One optimizer step on a global batch; every process draws and works on its share."""
         settings, state, processes = self.settings, self.state, self.processes
         rate = self.update.begin(state.step, state.progress(settings))
         observed: list[tuple[int, str, float]] = []
-        parts = range(processes.rank, settings.accumulation * processes.count, processes.count)
-        drawn = [(part * self.share, *self._draw(part * self.share, state.step)) for part in parts]
+        drawn = self.feed.take(state.step)
         contrastive = torch.zeros(())
         if settings.contrastive_weight > 0:
             contrastive = self.objective.contrastive([batch for _, batch, _ in drawn])
@@ -180,26 +188,28 @@ class Trainer:
             state.skipped,
         )  # fmt: skip
 
-    @torch.no_grad()
     def evaluate(self) -> list[Comparison]:
         """Compare no LoRA, matched and shuffled reference on fixed clips and noise, with the averaged
         weights.
 
-        Only the main process computes; the result is also written to comparisons.csv.
+        To be called in all processes: each computes a part. Also written to comparisons.csv.
         """
-        if not self.evaluation or not self.processes.is_main:
-            return []
+        with self._shown():
+            self.comparisons = self.watch.compare(self.state.step)
+        return self.comparisons
+
+    def sample(self) -> None:
+        """Generate with the averaged weights what is to be looked at; to be called in all processes."""
+        with self._shown():
+            self.watch.sample(self.state.step)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """The averaged weights, as they would be used, inside the block."""
         self.model.eval()
-        rows: list[Comparison] = []
-        with self.average.applied():
-            for label, source in self.evaluation.items():
-                rows += compare(self.objective, source, label, self.share)
+        with torch.no_grad(), self.average.applied():
+            yield
         self.model.train()
-        log_comparisons(self.state.step, rows)
-        if self._metrics is not None:
-            self._metrics.comparisons(self.state.step, rows)
-        self.comparisons = rows
-        return rows
 
     def save(self) -> Path | None:
         """Write a checkpoint now (main process). Raises Video2LoRAError when the disk does not take it."""
@@ -229,7 +239,8 @@ class Trainer:
         return result.requires_grad_(False)
 
     def close(self) -> None:
-        """Take the hooks out of the backbone."""
+        """Take the hooks out of the backbone, and stop drawing."""
+        self.feed.close()
         self.objective.branches.remove()
 
     def _open_folder(self) -> None:
@@ -240,14 +251,13 @@ class Trainer:
         with failing_in_a_sentence(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         set_aside_later(self.folder / CHECKPOINTS, self.state.step)
-        self._metrics = MetricsWriter(self.folder, self.state.step, self.settings.tensorboard)
+        self.watch.open(self.folder, self.state.step, {**self._facts, **to_dict(self.settings)})
 
     def _save_what_can_be(self) -> None:
         """Save after an error, which is the one to be told: what fails here goes to the log."""
         try:
             self._save_last()
-            if self._metrics is not None:
-                self._metrics.close()
+            self.watch.close()
         except Exception as error:
             log.error("The last state could not be kept: %s", error)
 
@@ -258,22 +268,6 @@ class Trainer:
             self.save()
         found = list_checkpoints(self.folder / CHECKPOINTS)
         return found[-1] if found else None
-
-    def _draw(self, start: int, step: int) -> tuple[TrainBatch, NoiseDraw]:
-        """References start ... start+share-1 of the step's global batch, and their noise, on the CPU."""
-        settings = self.settings
-        clips = step_generator(settings.seed, step, "train/clips")
-        batch = sample_references(self.source, clips, settings.references, start, start + self.share)
-        k = batch.targets_per_reference
-        if k != settings.targets_per_reference:
-            raise Video2LoRAError(
-                f"The clips come with {k} targets a reference but targets_per_reference is "
-                f"{settings.targets_per_reference}; make them equal."
-            )
-        noise = step_generator(settings.seed, step, "train/noise")
-        shape = (settings.references * k, *batch.target_latents.shape[1:])
-        draw = draw_noise(shape, k, self.denoiser.num_timesteps, noise, settings)
-        return batch, draw.rows(start * k, (start + self.share) * k)
 
     def _log(self, report: StepReport) -> None:
         values = (report.loss, report.diffusion, report.contrastive, report.teacher, report.grad_norm)
@@ -286,8 +280,7 @@ class Trainer:
         log.info(
             "step %d of %d, loss %.5f, %.0f s left", report.step, report.steps, means[0], report.seconds_left
         )
-        if self._metrics is not None:
-            self._metrics.losses(report.step, (*means, report.rate, report.seconds))
+        self.watch.losses(report.step, (*means, report.rate, report.seconds))
 
     def _is_done(self) -> bool:
         done = self.state.progress(self.settings) >= 1.0
