@@ -32,9 +32,7 @@ class ClipSize:
         """Read width x height x frames. Raises Video2LoRAError for anything else, and for odd sizes."""
         found = _SIZE.fullmatch(text)
         if found is None:
-            raise Video2LoRAError(
-                f"The bucket '{text}' must be width x height x frames, as in 768x432x16."
-            )
+            raise Video2LoRAError(f"The bucket '{text}' must be width x height x frames, as in 768x432x16.")
         size = cls(*map(int, found.groups()))
         if size.frames < 1 or not size.width or not size.height or size.width % 8 or size.height % 8:
             raise Video2LoRAError(

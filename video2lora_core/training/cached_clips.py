@@ -92,9 +92,7 @@ class CachedClips:
         counts = [sum(len(clips) for clips, _ in self._sizes[size].values()) for size in sizes]
         return sizes[int(torch.multinomial(torch.tensor(counts).double(), 1, generator=generator))]
 
-    def _pair(
-        self, name: str, clips: list[Entry], able: list[Entry], generator: torch.Generator
-    ) -> Pair:
+    def _pair(self, name: str, clips: list[Entry], able: list[Entry], generator: torch.Generator) -> Pair:
         shuffled = [clips[index] for index in torch.randperm(len(clips), generator=generator).tolist()]
         reference = next(clip for clip in shuffled if clip in able)
         others = [clip for clip in shuffled if clip is not reference and clip.role != "reference"]

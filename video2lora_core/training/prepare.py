@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import Video2LoRAError
 from ..files.writing import failing_in_a_sentence
 from .cache import ClipCache, DecodedClip
 from .clip_list import ClipRecord
