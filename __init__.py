@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes import NODE_CLASSES
 from .nodes.host.files import register_model_folders
+from .nodes.host.library import register_library_routes
 from .nodes.host.motion_files import register_motion_folders
 from .nodes.host.renamed import register_replacements
 
@@ -22,5 +23,6 @@ async def comfy_entrypoint() -> ComfyExtension:
     """Make the pack's model folders known and return its nodes (called once by the host)."""
     register_model_folders()
     register_motion_folders()
+    register_library_routes()
     await register_replacements()
     return Video2LoRAExtension()

@@ -22,6 +22,7 @@ class PredictingModel(Protocol):
     config: Video2LoRAConfig
     targets: tuple[LayerTarget, ...]
     auxiliary: AuxiliaryMatrices
+    file_name: str
 
     @property
     def fingerprint(self) -> str:
@@ -157,7 +158,7 @@ class AdaptiveLoRA:
         return up.cpu(), down.flatten(0, 1).cpu()
 
     def save(self, path: str | os.PathLike, dtype: torch.dtype = torch.float16) -> None:
-        """Write the compact file: the predicted vectors only, in `dtype`, and the model's fingerprint.
+        """Write the compact file: the predicted vectors only, in `dtype`, and what tells their model.
 
         Raises Video2LoRAError when the file cannot be written.
         """
@@ -172,6 +173,7 @@ class AdaptiveLoRA:
                 self.source,
                 self.strengths,
                 self.preview,
+                self.model.file_name,
             ),
             dtype,
         )

@@ -34,6 +34,8 @@ class Video2LoRA(nn.Module):
         self.config = config
         self.targets = check_targets(targets)
         self.storage_dtype = torch.float16
+        # The checkpoint it was read from or written to last; shown to people, and decides nothing.
+        self.file_name = ""
         sizes = (config.rank, config.down_dim, config.up_dim)
         self.hypernetwork = HyperNetwork(
             config.latent_channels,
@@ -138,6 +140,7 @@ class Video2LoRA(nn.Module):
             headers = [header, auxiliary]
         model.load_state_dict({key: tensors[name] for name, key in model._state_keys().items()}, assign=True)
         model.storage_dtype = _widest_storage(headers)
+        model.file_name = header.path.name
         # Taken now, while the values are the file's: the host may cast the module to a narrower type.
         _ = model.fingerprint
         return model.eval()
@@ -207,6 +210,7 @@ class Video2LoRA(nn.Module):
                 f"A checkpoint cannot be stored as {dtype}; use float16, bfloat16 or float32."
             )
         write_native(path, self.config, self.targets, self.stored_tensors(dtype))
+        self.file_name = os.path.basename(path)
         if dtype != self.storage_dtype:
             self.storage_dtype = dtype
             self._hashed = None

@@ -2,8 +2,9 @@
 them.
 
 One tensor `weights` (N, D), or (K, N, D) for a blend of K with a second tensor `coefficients` (K,); the
-metadata entry `adaptive_lora` is JSON: version, fingerprint, name, created, source, and where known strengths
-(name -> number) and preview (an animated WebP of the reference in base64).
+metadata entry `adaptive_lora` is JSON: version, fingerprint, name, created, source, and where known
+checkpoint (the file that predicted it), strengths (name -> number) and preview (an animated WebP of the
+reference in base64).
 """
 
 import base64
@@ -47,6 +48,7 @@ class CompactLoRA:
     source: Mapping = field(default_factory=dict)
     strengths: Mapping[str, float] = field(default_factory=dict)
     preview: bytes = b""
+    checkpoint: str = ""
 
 
 def write_compact(path: str | os.PathLike, lora: CompactLoRA, dtype: torch.dtype = torch.float16) -> None:
@@ -68,6 +70,7 @@ def write_compact(path: str | os.PathLike, lora: CompactLoRA, dtype: torch.dtype
         "version": COMPACT_VERSION,
         "fingerprint": lora.fingerprint,
         "name": lora.name[:MAX_TEXT],
+        "checkpoint": lora.checkpoint[:MAX_TEXT],
         "created": lora.created,
         "source": source,
         "strengths": {key: float(value) for key, value in lora.strengths.items()},
@@ -104,7 +107,7 @@ def describe_compact(header: SafetensorsHeader) -> CompactLoRA:
         raise Video2LoRAError(
             f"{name} was written by a newer version of this pack; update ComfyUI-Video2LoRA."
         )
-    texts = [facts.get(key, "") for key in ("fingerprint", "name", "created")]
+    texts = [facts.get(key, "") for key in ("fingerprint", "name", "created", "checkpoint")]
     source = facts.get("source", {})
     usable = all(isinstance(text, str) and len(text) <= MAX_TEXT for text in texts)
     if not usable or not isinstance(source, dict) or not is_plain_json(source):
@@ -123,7 +126,7 @@ def describe_compact(header: SafetensorsHeader) -> CompactLoRA:
         raise Video2LoRAError(f"{name} holds more values than any adaptive LoRA has; get the file again.")
     weights = torch.empty(shape, device="meta")
     preview = _read_preview(facts.get("preview", ""))
-    return CompactLoRA(texts[0], weights, (), texts[1], texts[2], source, strengths, preview)
+    return CompactLoRA(texts[0], weights, (), texts[1], texts[2], source, strengths, preview, texts[3])
 
 
 def read_compact(path: str | os.PathLike) -> CompactLoRA:
