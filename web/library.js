@@ -36,7 +36,6 @@ function element(tag, className, content) {
 }
 
 async function load() {
-  if (!panel?.isConnected) return;
   const list = panel.querySelector(".v2l-list");
   try {
     const answer = await api.fetchApi(ROUTE, { cache: "no-store" });
@@ -183,7 +182,7 @@ app.registerExtension({
     words = { ...languages.en.video2lora.library, ...languages[language]?.video2lora?.library };
     app.extensionManager?.registerSidebarTab?.({
       id: "video2lora-library",
-      icon: "pi pi-images",
+      icon: "pi pi-book",
       title: words.title,
       tooltip: words.tooltip,
       type: "custom",
@@ -191,6 +190,6 @@ app.registerExtension({
     });
     takeDrops();
     // A prompt that ran may have saved one.
-    api.addEventListener("execution_success", load);
+    api.addEventListener("execution_success", () => panel?.isConnected && load());
   },
 });
