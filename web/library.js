@@ -130,11 +130,10 @@ function put(lora, place) {
   const { scale, offset } = app.canvas.ds;
   const box = app.canvasEl.getBoundingClientRect();
   node.pos = [(place[0] - box.left) / scale - offset[0], (place[1] - box.top) / scale - offset[1]];
-  graph.add(node);
   const widget = node.widgets.find((one) => one.name === "lora_name");
   if (!widget.options.values.includes(lora.file)) widget.options.values = [...widget.options.values, lora.file];
   widget.value = lora.file;
-  widget.callback?.(lora.file);
+  graph.add(node);
   const fits = (other) =>
     other.comfyClass === HYPERNET_LOADER && String(other.widgets?.[0]?.value).split(/[\\/]/).pop() === lora.checkpoint;
   const source = lora.checkpoint && graph._nodes.find(fits);
