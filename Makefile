@@ -15,7 +15,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help demo snapshot test soak fuzz bench lint eval clean python
+.PHONY: help demo snapshot pictures figures locales test soak fuzz bench lint eval clean python
 
 help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
@@ -27,6 +27,9 @@ help:
 	@echo "make eval    what the shipped models transfer, measured (SEED=n, N=samples a set)"
 	@echo "make lint    ruff"
 	@echo "make snapshot  node ids and inputs that shared graphs rely on, after one was added"
+	@echo "make locales   locales/en from the nodes; what zh and ja lack is printed"
+	@echo "make figures   icon, banner and the figure of docs/how_it_works.md"
+	@echo "make pictures  the nodes' pictures in the help pages, from the graphs that ship"
 	@echo "make python  the path of the environment's interpreter"
 	@echo "make clean   remove what was made inside the checkout"
 
@@ -50,6 +53,15 @@ eval:
 
 snapshot:
 	@$(RUN) scripts/snapshot_schemas.py
+
+locales:
+	@$(RUN) -m scripts.make_locales
+
+figures:
+	@$(RUN) -m scripts.draw_pictures
+
+pictures:
+	@$(RUN) -m scripts.help_pictures
 
 lint:
 	@$(RUN) -m ruff format --check .

@@ -1,6 +1,7 @@
 """The Python of docs/api.md, as it stands there, on a running ComfyUI."""
 
 import re
+import runpy
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,7 +14,9 @@ def test_the_documented_program_runs(server, tmp_path, monkeypatch):
     for name in ("workflows", "demo"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    exec(compile(program, "docs/api.md", "exec"), {"__name__": "documented"})
+    documented = tmp_path / "documented.py"
+    documented.write_text(program)
+    runpy.run_path(str(documented))
     clips = len(list((ROOT / "demo" / "references").glob("*.mp4")))
     assert len(list(tmp_path.glob("with_*.mp4"))) == 1 + clips
     # Without the LoRA one seed gives one video, which ComfyUI makes once for the whole folder.

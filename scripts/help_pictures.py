@@ -1,0 +1,102 @@
+"""Draws web/docs/pictures/<node>.webp: every node as it looks in a graph that ships, after the graph has run.
+
+make pictures        the environment with playwright, and chromium; some minutes
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))
+
+from tools.comfy.server import ComfyServer  # noqa: E402
+
+PICTURES = ROOT / "web" / "docs" / "pictures"
+WORKFLOWS = ROOT / "workflows"
+READY = "window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100"
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.VueNodes.Enabled": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+}
+SHOW = """(id) => { const node = app.graph.getNodeById(id); app.canvas.deselectAll();
+  app.canvas.ds.scale = 1; app.canvas.centerOnNode(node); app.canvas.setDirty(true, true); }"""
+# The help panel is 300 pixels wide; twice its text's width stays sharp on fine screens.
+WIDTH = 536
+SECONDS = 300
+
+
+def run_graph(page: Page, server: ComfyServer, graph: dict) -> None:
+    """Open a graph in the page, run it, and wait until it is done. Raises RuntimeError if it fails."""
+    page.evaluate("async (graph) => { await app.loadGraphData(graph); }", graph)
+    page.wait_for_timeout(1500)
+    before = set(server.get_json("/history"))
+    page.evaluate("async () => { await app.queuePrompt(0); }")
+    deadline = time.monotonic() + SECONDS
+    while not (done := set(server.get_json("/history")) - before):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the graph did not end in time")
+        page.wait_for_timeout(500)
+    status = server.get_json("/history")[done.pop()]["status"]
+    if status["status_str"] != "success":
+        raise RuntimeError(f"the graph failed: {status['messages'][-1]}")
+    page.wait_for_timeout(3000)
+
+
+def draw(page: Page, node_id: int, node_type: str) -> None:
+    """Write the picture of one node of the open graph."""
+    page.evaluate(SHOW, node_id)
+    page.wait_for_timeout(1200)
+    shot = page.locator(f'[data-node-id="{node_id}"]').first.screenshot()
+    picture = Image.open(io.BytesIO(shot)).convert("RGB")
+    picture.thumbnail((WIDTH, 4 * WIDTH))
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    picture.save(PICTURES / f"{node_type}.webp", quality=80, method=6)
+
+
+def main() -> None:
+    """Run the graphs until every node has its picture; nodes that no graph has are drawn alone."""
+    with ComfyServer() as server, sync_playwright() as driver:
+        server.post_settings(SETTINGS)
+        shutil.copytree(ROOT / "demo" / "references", server.input / "references")
+        shutil.copy(ROOT / "demo" / "references" / "move_left.mp4", server.input / "video2lora_reference.mp4")
+        missing = {name for name in server.object_info() if name.startswith("Video2LoRA")}
+        executable = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1700, "height": 1300})
+        page.goto(server.url)
+        page.wait_for_function(READY, timeout=120_000)
+        for path in sorted(WORKFLOWS.glob("*.json"), key=lambda path: (path.stem != "first_run", path.stem)):
+            graph = json.loads(path.read_text())
+            nodes = [node for node in graph["nodes"] if node["type"] in missing]
+            if not nodes:
+                continue
+            try:
+                run_graph(page, server, graph)
+            except RuntimeError as error:
+                print(f"{path.name}: {error}", file=sys.stderr)
+                continue
+            for node in nodes:
+                draw(page, node["id"], node["type"])
+                missing.discard(node["type"])
+        for node_type in sorted(missing):
+            page.evaluate("() => app.graph.clear()")
+            added = (
+                "(type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node.id; }"
+            )
+            draw(page, page.evaluate(added, node_type), node_type)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
