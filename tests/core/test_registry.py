@@ -1,4 +1,4 @@
-"""What the registry is told: one id everywhere, the publishing repository's addresses, a zip that is whole."""
+"""What the registry is told: one id everywhere, addresses of who publishes, and a zip that is whole."""
 
 import ast
 import json
