@@ -112,11 +112,14 @@ class LoadAdaptiveLoRA(io.ComfyNode):
             display_name="Load Adaptive LoRA",
             category="Video2LoRA",
             description="Loads a saved adaptive LoRA. It needs the hypernetwork that predicted it, but "
-            "neither the reference video nor the VAE.",
+            "neither the reference video nor the VAE; one that was refined from nothing needs none.",
             search_aliases=ALIASES,
             inputs=[
                 Hypernet.Input(
-                    "hypernet", tooltip="The hypernetwork that predicted it: a fingerprint in the file says."
+                    "hypernet",
+                    optional=True,
+                    tooltip="The hypernetwork that predicted it: a fingerprint in the file says. Not needed "
+                    "for one that was refined from nothing.",
                 ),
                 io.Combo.Input(
                     "lora_name",
@@ -147,7 +150,7 @@ class LoadAdaptiveLoRA(io.ComfyNode):
         return files.fingerprint_file(files.ADAPTIVE_LORAS, lora_name)
 
     @classmethod
-    def execute(cls, hypernet: Any, lora_name: str) -> io.NodeOutput:
+    def execute(cls, lora_name: str, hypernet: Any = None) -> io.NodeOutput:
         """Load it, with its preview on the node."""
         lora = load_adaptive_lora(lora_name, hypernet)
         strengths = [float(lora.strengths.get(strength, 1.0)) for strength in STRENGTHS]

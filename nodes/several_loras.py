@@ -34,10 +34,9 @@ class BlendAdaptiveLoRA(io.ComfyNode):
                 io.Combo.Input(
                     "space",
                     options=list(SPACES),
-                    tooltip="predictions: the predicted numbers are added, so that weights 0.5 and 0.5 give "
+                    tooltip="predictions: the predicted numbers are mixed, so that weights 0.5 and 0.5 give "
                     "something between two references, of the same small rank. changes: what each one does "
-                    "to the weights is added, exactly as if several Apply nodes stood in a row; choose it to "
-                    "subtract.",
+                    "to the weights is added, exactly as if several Apply nodes stood in a row.",
                 ),
                 *lora_sockets(required=2),
                 *[

@@ -13,6 +13,7 @@ from .files.compact import CompactLoRA, read_compact, write_compact
 from .files.export import export_metadata, export_tensors
 from .files.writing import write_safetensors
 from .light_lora import AuxiliaryMatrices
+from .seeded import SeededMatrices
 from .spec import LayerTarget, Video2LoRAConfig
 
 
@@ -174,20 +175,30 @@ class AdaptiveLoRA:
                 self.strengths,
                 self.preview,
                 self.model.file_name,
+                self.model.recipe if isinstance(self.model, SeededMatrices) else None,
             ),
             dtype,
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike, model: PredictingModel) -> "AdaptiveLoRA":
+    def load(cls, path: str | os.PathLike, model: PredictingModel | None = None) -> "AdaptiveLoRA":
         """Read a compact file written by `save`, to be expanded by the model that predicted it.
 
+        One that was refined from nothing says itself what its matrices are made of, and needs no model.
         Raises Video2LoRAError for other files and for a model whose fingerprint differs, naming both.
         """
         stored = read_compact(path)
+        name = os.path.basename(path)
+        if stored.matrices is not None and (model is None or model.fingerprint != stored.fingerprint):
+            model = SeededMatrices.from_recipe(stored.matrices, name)
+        if model is None:
+            raise Video2LoRAError(
+                f"{name} was predicted by the checkpoint with fingerprint {stored.fingerprint[:12]} and can "
+                "not be expanded without it; link that hypernetwork."
+            )
         if stored.fingerprint != model.fingerprint:
             raise Video2LoRAError(
-                f"{os.path.basename(path)} was predicted by the checkpoint with fingerprint "
+                f"{name} was predicted by the checkpoint with fingerprint "
                 f"{stored.fingerprint[:12]}, but the loaded one has {model.fingerprint[:12]}; load the "
                 "checkpoint that predicted it."
             )
@@ -243,8 +254,9 @@ def blend(parts: Sequence[tuple[AdaptiveLoRA, float]], space: str = "expanded") 
     """One adaptive LoRA from the weighted sum of several; negative weights subtract.
 
     space: "expanded" sums the changes of every layer, exactly: the factors are put side by side, so ranks add
-    up, and blends can be blended again. "predicted" sums the predicted vectors: the rank stays, and between
-    two references lie predictions that the model could have made itself.
+    up, and blends can be blended again. "predicted" mixes the predicted vectors: the rank stays, and between
+    two references lie predictions that the model could have made itself. A change is a product of two halves:
+    the weights act on one, the other is averaged by their sizes, so that each acts in proportion.
 
     Raises Video2LoRAError when there are no parts, for an unknown space, for parts that were predicted by
     different checkpoints, and for a part of the space "predicted" that is a sum of changes already.
@@ -272,8 +284,10 @@ def blend(parts: Sequence[tuple[AdaptiveLoRA, float]], space: str = "expanded") 
         names.append(f"{lora.name or 'reference'} x {weight:g}")
     stacked = torch.cat(weights)
     if space == "predicted":
-        stacked = (stacked * torch.tensor(coefficients)[:, None, None]).sum(0)
-        coefficients = None
+        shares = torch.tensor(coefficients)[:, None, None]
+        split = first.model.config.rank * first.model.config.down_dim
+        down = (stacked[..., :split] * shares.abs()).sum(0) / shares.abs().sum().clamp(min=1e-12)
+        stacked, coefficients = torch.cat([down, (stacked[..., split:] * shares).sum(0)], dim=-1), None
     heaviest = max(parts, key=lambda part: abs(part[1]))[0]
     name = " + ".join(names)
     return AdaptiveLoRA(first.model, stacked, coefficients=coefficients, name=name, preview=heaviest.preview)

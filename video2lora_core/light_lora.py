@@ -81,6 +81,16 @@ class AuxiliaryMatrices(nn.Module):
         )
         self._index = {target.name: index for index, target in enumerate(targets)}
 
+    def expand(self, vectors: Tensor, scale: float = 1.0) -> dict[str, tuple[Tensor, Tensor]]:
+        """Vectors (B, N, D) of all targets in order -> name -> (up (B, out, rank) times scale, down (B, rank,
+        in)), with gradients.
+        """
+        expanded = {}
+        for (name, layer), own in zip(self, vectors.unbind(1), strict=True):
+            up, down = layer.factors(own)
+            expanded[name] = (up * scale if scale != 1 else up, down)
+        return expanded
+
     def __getitem__(self, name: str) -> LightLoRA:
         return self.layers[self._index[name]]
 

@@ -248,12 +248,7 @@ class Video2LoRA(nn.Module):
                 f"{len(self.targets)}, "
                 "values)."
             )
-        scale = self.config.alpha / self.config.rank
-        expanded = {}
-        for (name, layer), vectors in zip(self.auxiliary, weights.unbind(1), strict=True):
-            up, down = layer.factors(vectors)
-            expanded[name] = (up * scale if scale != 1 else up, down)
-        return expanded
+        return self.auxiliary.expand(weights, self.config.alpha / self.config.rank)
 
     @torch.no_grad()
     def predict(

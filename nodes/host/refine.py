@@ -9,9 +9,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...video2lora_core import AdaptiveLoRA, Video2LoRA
+from ...video2lora_core import AdaptiveLoRA
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM
+from ...video2lora_core.seeded import SEEDED_DOWN_DIM, SEEDED_UP_DIM, SeededMatrices
+from ...video2lora_core.spec import Video2LoRAConfig
 from ...video2lora_core.training.refine import RefineSettings, refine, usual_start
 from .curve import as_image, draw_loss_curve
 from .denoiser import HostDenoiser, training_mode
@@ -64,8 +65,6 @@ def refine_on_reference(
         )
     count, height, width, _ = frames.shape
     source = {"frames": count, "width": width, "height": height, "refined_steps": settings.steps}
-    if lora is None:
-        source["matrices_seed"] = settings.seed
     name = lora.name if lora is not None else ""
     refined = AdaptiveLoRA(hypernet, weights, name=name).described(
         source=source, preview=tiny_preview(frames)
@@ -77,21 +76,19 @@ def refine_on_reference(
     )
 
 
-def seeded_matrices(model: ModelPatcher, seed: int) -> Video2LoRA:
-    """Shared matrices for MODEL from a seed, orthogonal as at the start of training; nothing predicts yet."""
+def seeded_matrices(model: ModelPatcher, seed: int) -> SeededMatrices:
+    """Shared matrices for MODEL from a seed, orthogonal as at the start of training."""
     latent_format = model.model.latent_format
-    with training_mode(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Video2LoRA.create(
-            list_targets(model),
-            latent_channels=latent_format.latent_channels,
-            latent_scale=latent_format.scale_factor,
-            down_dim=ANIMATEDIFF_DOWN_DIM,
-            up_dim=ANIMATEDIFF_UP_DIM,
-            decoder_blocks=1,
-            sample_iters=1,
-            backbone=backbone_family(model),
-        ).eval()
+    config = Video2LoRAConfig(
+        latent_channels=latent_format.latent_channels,
+        latent_scale=latent_format.scale_factor,
+        down_dim=SEEDED_DOWN_DIM,
+        up_dim=SEEDED_UP_DIM,
+        decoder_blocks=1,
+        sample_iters=1,
+        backbone=backbone_family(model),
+    )
+    return SeededMatrices(config, list_targets(model), seed)
 
 
 def _single(lora: AdaptiveLoRA) -> Tensor:

@@ -37,8 +37,9 @@ def save_adaptive_lora(lora: AdaptiveLoRA, filename_prefix: str, folder: str) ->
     return path.relative_to(root).as_posix()
 
 
-def load_adaptive_lora(name: str, hypernet: Video2LoRA) -> AdaptiveLoRA:
-    """Load a saved adaptive LoRA by its listed name, to be expanded by the hypernetwork that predicted it.
+def load_adaptive_lora(name: str, hypernet: Video2LoRA | None) -> AdaptiveLoRA:
+    """Load a saved adaptive LoRA by its listed name, to be expanded by the hypernetwork that predicted it;
+    one that was refined from nothing needs none.
 
     Raises Video2LoRAError for another file, and for another hypernetwork than the one that predicted it.
     """

@@ -8,7 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from video2lora_core import AdaptiveLoRA, Video2LoRA, Video2LoRAError, blend
-from video2lora_core.spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM
+from video2lora_core.seeded import SEEDED_DOWN_DIM, SEEDED_UP_DIM, SeededMatrices
+from video2lora_core.spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM, Video2LoRAConfig
 
 from .small_models import latents, relative_error, small_model
 from .test_native_checkpoint import animatediff_targets
@@ -64,6 +65,36 @@ def test_compact_file_of_the_animatediff_default_is_at_most_50_kilobytes(tmp_pat
     assert AdaptiveLoRA.load(tmp_path / "full.safetensors", model).preview == b""
 
 
+def test_matrices_of_a_seed_travel_with_the_file(tmp_path):
+    """For all attention layers of AnimateDiff: recipe and preview in at most 50 KB, and nothing else."""
+    config = Video2LoRAConfig(4, down_dim=SEEDED_DOWN_DIM, up_dim=SEEDED_UP_DIM)
+    matrices = SeededMatrices(config, animatediff_targets(middle=True), 7)
+    weights = torch.randn(len(matrices.targets), SEEDED_DOWN_DIM + SEEDED_UP_DIM)
+    preview = b"RIFF\x00\x00\x00\x00WEBP" + bytes(range(256)) * 4
+    lora = AdaptiveLoRA(matrices, weights, name="zoom in", preview=preview)
+    lora.save(tmp_path / "l.safetensors")
+    assert (tmp_path / "l.safetensors").stat().st_size <= 50_000
+    loaded = AdaptiveLoRA.load(tmp_path / "l.safetensors")
+    assert (loaded.preview, loaded.fingerprint) == (preview, lora.fingerprint)
+    for target in (lora.targets[0], lora.targets[-1]):
+        assert relative_error(loaded.delta(target.name), lora.delta(target.name)) < 1e-3
+    assert blend([(loaded, 1.0), (lora, 1.0)]).rank == 2, "the same matrices, made twice"
+    assert SeededMatrices(config, matrices.targets, 8).fingerprint != lora.fingerprint
+    with safe_open(tmp_path / "l.safetensors", "pt") as file:
+        old = json.loads(file.metadata()["adaptive_lora"])
+    tensors = load_file(tmp_path / "l.safetensors")
+    for damage in (
+        {"seed": -1},
+        {"targets": "?"},
+        {"targets": old["matrices"]["targets"][:-9]},
+        {"rank": "a"},
+    ):
+        changed = old | {"matrices": old["matrices"] | damage}
+        save_file(tensors, tmp_path / "bad.safetensors", {"adaptive_lora": json.dumps(changed)})
+        with pytest.raises(Video2LoRAError, match="shared matrices is damaged"):
+            AdaptiveLoRA.load(tmp_path / "bad.safetensors")
+
+
 def test_expands_only_with_the_model_that_predicted_it(tmp_path):
     model, other = small_model(), small_model(seed=9)
     model.predict(latents())[0].save(tmp_path / "mine.safetensors")
@@ -102,9 +133,9 @@ def test_blend_is_the_weighted_sum_of_deltas(rank, tmp_path):
 def test_blend_of_predictions_keeps_the_rank_and_is_what_the_mean_vector_expands_to():
     model = small_model(rank=2)
     first, second = model.predict(latents(2))
-    mixed = blend([(first, 1.5), (second, -0.5)], space="predicted")
+    mixed = blend([(first, 0.3), (second, 0.7)], space="predicted")
     assert mixed.rank == 2
-    expected = AdaptiveLoRA(model, 1.5 * first.weights - 0.5 * second.weights)
+    expected = AdaptiveLoRA(model, 0.3 * first.weights + 0.7 * second.weights)
     for target in model.targets:
         assert relative_error(mixed.delta(target.name), expected.delta(target.name)) < 1e-6
     assert torch.equal(blend([(first, 1.0)], space="predicted").weights, first.weights)
@@ -112,6 +143,23 @@ def test_blend_of_predictions_keeps_the_rank_and_is_what_the_mean_vector_expands
         blend([(blend([(first, 1.0), (second, 1.0)]), 1.0), (second, 1.0)], space="predicted")
     with pytest.raises(Video2LoRAError, match="unknown"):
         blend([(first, 1.0)], space="latent")
+
+
+def test_weights_of_predictions_act_in_proportion_and_negative_ones_subtract():
+    model = small_model(rank=2)
+    first, second = model.predict(latents(2))
+    name = model.targets[0].name
+    for weight in (-1.0, -0.7, 2.0):
+        scaled = blend([(first, weight)], space="predicted").delta(name)
+        assert relative_error(scaled, weight * first.delta(name)) < 1e-5
+        parts = [(first, weight), (first, 0.7), (first, -0.2)]
+        assert (
+            relative_error(blend(parts, "predicted").delta(name), (weight + 0.5) * first.delta(name)) < 1e-5
+        )
+    assert blend([(first, 1.0), (first, -1.0)], "predicted").delta(name).abs().max() < 1e-6
+    both = blend([(first, 1.5), (second, -0.5)], "predicted").delta(name)
+    towards = (first.delta(name) * both).sum() / first.delta(name).norm() ** 2
+    assert towards > 1, "more of the first, and less of the second"
 
 
 def test_blend_refuses_other_checkpoints_and_nothing():

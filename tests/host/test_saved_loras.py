@@ -90,9 +90,9 @@ def test_a_preview_moves_and_weighs_a_kilobyte(host):
 
 @pytest.mark.parametrize("folder", ["output", "models"])
 def test_save_and_load_bring_everything_back(host, lora, folder):
-    _, name = save(host, lora, folder=folder, name="melting")
-    _, second = save(host, lora, folder=folder, name="melting")
-    assert name != second
+    _, name, for_load = save(host, lora, folder=folder, name="melting")
+    _, second, _ = save(host, lora, folder=folder, name="melting")
+    assert name != second and for_load == name
     root = host.base / folder / "video2lora_loras"
     assert (root / name).is_file() and (root / second).is_file()
     node = host.node_classes["Video2LoRALoadAdaptiveLoRA"]
@@ -120,7 +120,7 @@ def test_the_wrong_file_is_refused_before_execution(host, lora):
 
 
 def test_a_replaced_file_is_loaded_again(host, lora):
-    _, name = save(host, lora)
+    _, name, _ = save(host, lora)
     node = host.node_classes["Video2LoRALoadAdaptiveLoRA"]
     before = node.fingerprint_inputs(lora_name=name)
     path = host.base / "output" / "video2lora_loras" / name

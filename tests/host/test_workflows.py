@@ -165,6 +165,19 @@ def test_demo_graph_runs_on_the_server(demo_server):
     assert abs(with_lora.astype(float) - without).mean() > 1, "the LoRA changes the video"
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "reference_to_lora_demo"])
+def test_every_graph_runs_to_its_last_picture(name, demo_server):
+    prompt = api_graph(name)
+    for node in prompt.values():
+        if node["class_type"] in ("KSampler", "Video2LoRARefineAdaptiveLoRA"):
+            node["inputs"]["steps"] = 2
+    history = demo_server.run(prompt, timeout=240)
+    assert history["status"]["status_str"] == "success"
+    shown = {"Video2LoRACompare", "Video2LoRAResultsGrid"}
+    last = {node_id for node_id, node in prompt.items() if node["class_type"] in shown}
+    assert last and last <= set(history["outputs"])
+
+
 def test_only_sampling_runs_again_for_another_strength(demo_server):
     prompt = api_graph("reference_to_lora_demo")
     for node in prompt.values():

@@ -3,8 +3,8 @@ them.
 
 One tensor `weights` (N, D), or (K, N, D) for a blend of K with a second tensor `coefficients` (K,); the
 metadata entry `adaptive_lora` is JSON: version, fingerprint, name, created, source, and where known
-checkpoint (the file that predicted it), strengths (name -> number) and preview (an animated WebP of the
-reference in base64).
+checkpoint (the file that predicted it), strengths (name -> number), preview (an animated WebP of the
+reference in base64) and matrices (what the shared matrices are made of where no hypernetwork has them).
 """
 
 import base64
@@ -49,12 +49,13 @@ class CompactLoRA:
     strengths: Mapping[str, float] = field(default_factory=dict)
     preview: bytes = b""
     checkpoint: str = ""
+    matrices: Mapping | None = None
 
 
 def write_compact(path: str | os.PathLike, lora: CompactLoRA, dtype: torch.dtype = torch.float16) -> None:
     """Write the file atomically, weights in `dtype`; texts over 100 characters are shortened.
 
-    A preview that would bring the header above HEADER_BUDGET bytes is left out.
+    A preview that would bring the header above HEADER_BUDGET bytes, the matrices' recipe apart, is left out.
     Raises Video2LoRAError for facts about the source that are not short plain JSON, values that overflow
     `dtype`, and failed writes.
     """
@@ -75,9 +76,13 @@ def write_compact(path: str | os.PathLike, lora: CompactLoRA, dtype: torch.dtype
         "source": source,
         "strengths": {key: float(value) for key, value in lora.strengths.items()},
     }
+    budget = HEADER_BUDGET
+    if lora.matrices is not None:
+        header["matrices"] = dict(lora.matrices)
+        budget += len(json.dumps(_header_text(header["matrices"])))
     if lora.preview:
         with_preview = header | {"preview": base64.b64encode(lora.preview).decode()}
-        if len(json.dumps(_header_text(with_preview)).encode()) + _TENSOR_ENTRIES <= HEADER_BUDGET:
+        if len(json.dumps(_header_text(with_preview)).encode()) + _TENSOR_ENTRIES <= budget:
             header = with_preview
     tensors = {"weights": lora.weights.to(dtype)}
     if lora.weights.ndim == 3:
@@ -125,8 +130,13 @@ def describe_compact(header: SafetensorsHeader) -> CompactLoRA:
     if math.prod(shape) > MAX_VALUES:
         raise Video2LoRAError(f"{name} holds more values than any adaptive LoRA has; get the file again.")
     weights = torch.empty(shape, device="meta")
+    matrices = facts.get("matrices")
+    if not isinstance(matrices, dict | None) or not is_plain_json(matrices):
+        raise Video2LoRAError(f"{name} has facts of the wrong type in its metadata; save it again.")
     preview = _read_preview(facts.get("preview", ""))
-    return CompactLoRA(texts[0], weights, (), texts[1], texts[2], source, strengths, preview, texts[3])
+    return CompactLoRA(
+        texts[0], weights, (), texts[1], texts[2], source, strengths, preview, texts[3], matrices
+    )
 
 
 def read_compact(path: str | os.PathLike) -> CompactLoRA:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import Factors
+from ..adaptive_lora import PredictingModel
 from ..errors import Video2LoRAError
-from ..model import Video2LoRA
+from ..light_lora import AuxiliaryMatrices
 from .batch import TrainBatch, step_generator
 from .denoiser import Denoiser
 from .objective import Objective, draw_noise
@@ -54,15 +55,16 @@ class OneCondition(nn.Module):
     Copies, because weights that a host loads in inference mode cannot be part of a graph.
     """
 
-    def __init__(self, model: Video2LoRA, start: Tensor) -> None:
+    def __init__(self, model: PredictingModel, start: Tensor) -> None:
         super().__init__()
         self.weights = nn.Parameter(start.detach().to(torch.float32, copy=True))
+        config = model.config
         with torch.device("meta"):
-            shell = Video2LoRA(model.config, model.targets)
+            self.auxiliary = AuxiliaryMatrices(model.targets, config.rank, config.down_dim, config.up_dim)
         state = {name: value.detach().clone() for name, value in model.auxiliary.state_dict().items()}
-        shell.auxiliary.load_state_dict(state, assign=True)
-        self.auxiliary = shell.auxiliary.requires_grad_(False)
-        self._expand = shell.batched_factors
+        self.auxiliary.load_state_dict(state, assign=True)
+        self.auxiliary.requires_grad_(False)
+        self._scale = config.alpha / config.rank
 
     def predict_weights(self, latents: Tensor) -> Tensor:
         """The same vectors for every reference, (B, N, D)."""
@@ -70,10 +72,10 @@ class OneCondition(nn.Module):
 
     def batched_factors(self, weights: Tensor) -> Factors:
         """As `Video2LoRA.batched_factors`."""
-        return self._expand(weights)
+        return self.auxiliary.expand(weights, self._scale)
 
 
-def usual_start(model: Video2LoRA, seed: int) -> Tensor:
+def usual_start(model: PredictingModel, seed: int) -> Tensor:
     """Vectors (N, D) of the usual LoRA start: down random of unit norm, up zero, so that nothing changes."""
     config = model.config
     split = config.rank * config.down_dim
@@ -85,7 +87,7 @@ def usual_start(model: Video2LoRA, seed: int) -> Tensor:
 
 
 def refine(
-    model: Video2LoRA,
+    model: PredictingModel,
     denoiser: Denoiser,
     latents: Tensor,
     context: Tensor,

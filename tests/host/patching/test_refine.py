@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ..backbones import relative_change
 from .loaded import original_weights
 
 
@@ -54,8 +55,8 @@ def test_the_loss_falls_and_all_else_stays(
     assert refined.source["refined_steps"] == 24
 
 
-def test_from_nothing_the_matrices_come_from_the_seed(
-    refine, settings_of, reference, parts, patching, sample, moving, tmp_path
+def test_from_nothing_the_matrices_come_from_the_seed_and_are_saved_with_it(
+    host, refine, settings_of, reference, parts, patching, sample, moving
 ):
     frames, positive = reference
     settings = settings_of(steps=8, draws=2, rate=0.05, seed=5)
@@ -64,10 +65,28 @@ def test_from_nothing_the_matrices_come_from_the_seed(
         second, _, _ = refine(moving, parts[2], positive, frames, settings)
     assert halves(losses)[1] < halves(losses)[0]
     assert first.fingerprint == second.fingerprint and torch.equal(first.weights, second.weights)
-    assert first.source["matrices_seed"] == 5
+    assert first.model.seed == 5
     assert len(first.targets) == 128
     changed = sample(patching.apply_adaptive_lora(moving, first)[0])
     assert not torch.equal(changed, sample(moving))
+    with torch.inference_mode():
+        _, name, _ = host.run_node(
+            "Video2LoRASaveAdaptiveLoRA", adaptive_lora=first, filename_prefix="refined", folder="output",
+            name="", strength=1.0, spatial_strength=1.0, motion_strength=1.0,
+        )  # fmt: skip
+        loaded, *_ = host.run_node("Video2LoRALoadAdaptiveLoRA", lora_name=name)
+    assert loaded.fingerprint == first.fingerprint and loaded.preview == first.preview
+    again = sample(patching.apply_adaptive_lora(moving, loaded)[0])
+    assert relative_change(again, changed) < 1e-3
+
+
+def test_a_prediction_needs_its_hypernetwork(host, make_lora, targets_of, moving, error):
+    _, name, _ = host.run_node(
+        "Video2LoRASaveAdaptiveLoRA", adaptive_lora=make_lora(targets_of(moving)), filename_prefix="plain",
+        folder="output", name="", strength=1.0, spatial_strength=1.0, motion_strength=1.0,
+    )  # fmt: skip
+    with pytest.raises(error, match="link that hypernetwork"):
+        host.run_node("Video2LoRALoadAdaptiveLoRA", lora_name=name)
 
 
 def test_the_node_shows_progress_and_honours_interrupt(
