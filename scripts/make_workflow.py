@@ -104,8 +104,10 @@ def arranged(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> 
 
 def node_height(node: dict[str, Any], info: dict[str, Any]) -> int:
     """Pixels that a node of the API form needs."""
-    sockets, values = socket_inputs(info), widget_values(node["inputs"], info)
-    return height_of(node["class_type"], len(sockets), len(info["output"]), len(values))
+    values = widget_values(node["inputs"], info)
+    linked = [name for name, _, _ in widget_inputs(info) if isinstance(node["inputs"].get(name), list)]
+    sockets = len(socket_inputs(info)) + len(linked)
+    return height_of(node["class_type"], sockets, len(info["output"]), len(values))
 
 
 def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Products of low-rank factors never need the dense change: with the changes up1 @
 layer, their inner product is the sum over (up1^T up2) * (down1 down2^T), both rank x rank.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,9 +14,12 @@ from .errors import Video2LoRAError
 
 
 @torch.no_grad()
-def inner_products(loras: Sequence[AdaptiveLoRA]) -> Tensor:
+def inner_products(
+    loras: Sequence[AdaptiveLoRA], progress: Callable[[int, int], None] | None = None
+) -> Tensor:
     """(N, K, K): per layer, the inner products (sums of products) of the K changes at strength 1.
 
+    `progress(layers done, layers)` is called after each layer and may raise to stop.
     Raises Video2LoRAError for no LoRAs, and for LoRAs of different layers.
     """
     if not loras:
@@ -37,6 +40,8 @@ def inner_products(loras: Sequence[AdaptiveLoRA]) -> Tensor:
             for column, (other_up, other_down) in enumerate(factors[: row + 1]):
                 value = ((up.T @ other_up) * (down @ other_down.T)).sum()
                 products[index, row, column] = products[index, column, row] = value
+        if progress is not None:
+            progress(index + 1, len(names))
     return products
 
 

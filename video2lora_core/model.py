@@ -105,7 +105,7 @@ class Video2LoRA(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> "Video2LoRA":
         """Read a native checkpoint, or the official pair (hypernetwork, auxiliary file), on the CPU in
-        `dtype`.
+        `dtype`; a pair's auxiliary matrices keep the file's.
 
         targets: only for an official pair whose backbone's order is not known: its layers in order, as target
         names or LayerTargets. The model is returned in evaluation mode.
@@ -135,7 +135,8 @@ class Video2LoRA(nn.Module):
             shapes = model.tensor_shapes()
             tensors = {
                 **_read_renamed(header, shapes, pair.hypernetwork_keys, "hypernetwork.", dtype),
-                **_read_renamed(auxiliary, shapes, pair.auxiliary_keys, "aux.", dtype),
+                # As stored: they are most of a pair, 1.5 GB in float32 for Wan, and widened layer by layer.
+                **_read_renamed(auxiliary, shapes, pair.auxiliary_keys, "aux.", None),
             }
             headers = [header, auxiliary]
         model.load_state_dict({key: tensors[name] for name, key in model._state_keys().items()}, assign=True)
@@ -279,7 +280,7 @@ def _read_renamed(
     shapes: dict[str, tuple[int, ...]],
     keys: dict[str, str],
     prefix: str,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
 ) -> dict[str, Tensor]:
     """Read the tensors whose checkpoint names start with `prefix` from a file that calls them otherwise."""
     file_keys = {name: keys.get(name, name) for name in shapes if name.startswith(prefix)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import comfy.model_management
+import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from PIL import Image
@@ -30,9 +32,16 @@ def inspect_loras(
     """A picture of K adaptive LoRAs and the same in words.
 
     With a MODEL, colours are norms of the changes relative to its weights, else the norms themselves.
-    Raises Video2LoRAError for LoRAs of different layers, and for a MODEL without one of the layers.
+    Shows progress and honours Interrupt. Raises Video2LoRAError for LoRAs of different layers, and for a
+    MODEL without one of the layers.
     """
-    products = inner_products(loras)
+    bar = comfy.utils.ProgressBar(len(loras[0].targets))
+
+    def compared(done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    products = inner_products(loras, compared)
     norms, cosines = delta_norms(products), cosine_similarities(products)
     targets = loras[0].targets
     if model is not None:

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from video2lora_core import Video2LoRA, Video2LoRAError
 from video2lora_core.files.official import describe_official
@@ -79,6 +79,21 @@ def test_a_pair_loads_in_module_order_with_what_the_authors_do(tmp_path):
     assert (config.rank, config.down_dim, config.up_dim, config.latent_channels) == (1, 8, 4, 48)
     lora = model.predict(torch.randn(1, 48, 2, 4, 4, generator=torch.Generator().manual_seed(1)))[0]
     assert lora.delta("unet.head.head").shape == (192, 32)
+
+
+def test_the_large_half_of_a_pair_stays_as_narrow_as_its_file(tmp_path):
+    paths = layers()
+    hypernetwork, auxiliary = write_pair(tmp_path, paths)
+    narrow = {key: value.to(torch.bfloat16) for key, value in load_file(auxiliary).items()}
+    save_file(narrow, tmp_path / "narrow.safetensors")
+    save_file({key: value.float() for key, value in narrow.items()}, auxiliary)
+    wide = Video2LoRA.load(hypernetwork, auxiliary)
+    model = Video2LoRA.load(hypernetwork, tmp_path / "narrow.safetensors")
+    assert {value.dtype for value in model.auxiliary.parameters()} == {torch.bfloat16}
+    latents = torch.randn(1, 48, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    name = "unet.head.head"
+    expected, delta = (each.predict(latents)[0].delta(name) for each in (wide, model))
+    assert delta.dtype == torch.float32 and torch.equal(delta, expected)
 
 
 def test_heads_follow_the_authors_later_rule(tmp_path):

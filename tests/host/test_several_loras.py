@@ -80,6 +80,17 @@ def test_inspect_draws_layers_and_similarities(host, moving, loras, relative):
     assert alone.shape[1] < picture.shape[1] and "cosine" not in report
 
 
+def test_inspect_shows_progress_and_honours_interrupt(host, loras, bars):
+    import comfy.model_management
+
+    host.run_node("Video2LoRAInspectAdaptiveLoRA", lora_1=loras[0], lora_2=loras[1])
+    assert bars[-1] == (len(loras[0].targets),) * 2
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        host.run_node("Video2LoRAInspectAdaptiveLoRA", lora_1=loras[0])
+    comfy.model_management.interrupt_current_processing(False)
+
+
 def test_inspect_refuses_a_model_of_other_layers(host, loras, tmp_path):
     path = save_checkpoint(tmp_path / "bare.safetensors")
     bare = host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)[0]

@@ -103,7 +103,7 @@ def test_ui_graph_is_its_api_twin(name, object_info):
                 inputs[socket["name"]] = [str(source), slot]
                 used.add(socket["link"])
         for input_name, (kind, options, _) in specs(info).items():
-            if isinstance(kind, list) or kind in WIDGET_TYPES:
+            if (isinstance(kind, list) or kind in WIDGET_TYPES) and not options.get("forceInput"):
                 # A linked widget keeps a value of its own, which the link overrules.
                 inputs.setdefault(input_name, values.pop(0))
                 if options.get("control_after_generate"):

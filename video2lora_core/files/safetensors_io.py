@@ -210,9 +210,11 @@ def changed_since_written(name: str) -> Video2LoRAError:
 
 
 def read_tensors(
-    header: SafetensorsHeader, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype = torch.float32
+    header: SafetensorsHeader,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype | None = torch.float32,
 ) -> dict[str, Tensor]:
-    """Read the tensors named in `shapes`, as copies on the CPU in `dtype`.
+    """Read the tensors named in `shapes`, as copies on the CPU in `dtype`; None keeps the file's own.
 
     Raises Video2LoRAError, before reading any data, for tensors that are missing, unexpected, of another
     shape or not of a float type, and afterwards for content that the file's own hash does not fit, and for
