@@ -74,14 +74,14 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
     }
 
 
-def load_backbone(models: Path, feed_forward: bool):
+def load_backbone(models: Path, spec):
     """The demo's MODEL with its motion module, its CLIP, and the layers that get a LoRA."""
     from comfy_tools import host_module
     from demo_models import BACKBONE, MOTION
 
     model, clip, _ = host_module("small_checkpoint").load_small_checkpoint(str(models / BACKBONE))
     model = host_module("animatediff").attach_motion_model(model, str(models / MOTION))
-    return model, clip, host_module("layers").list_targets(model, feed_forward=feed_forward)
+    return model, clip, host_module("layers").list_targets(model, spec)
 
 
 def read_settings(options: argparse.Namespace):
@@ -117,13 +117,13 @@ def train(options: argparse.Namespace) -> None:
 
     processes = core_module("training.processes").Processes.start("cpu")
     settings, shape = read_settings(options)
-    model, clip, targets = load_backbone(options.models, shape.layers == "attention_feed_forward")
+    model, clip, targets = load_backbone(options.models, shape.target_spec())
     training = host_module("denoiser")
     with training.training_mode():
         torch.manual_seed(settings.seed)
         sources = make_sources(load_file(options.data), clip)
-        scale = model.model.latent_format.scale_factor
-        hypernet = shape.create(targets, 4, scale, "sd1", settings.seed)
+        latents = host_module("layers").latent_settings(model)
+        hypernet = shape.create(targets, settings.seed, backbone="sd1", **latents)
         if options.init is not None:
             hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
         example = None

@@ -7,10 +7,30 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from .errors import Video2LoRAError
+from .spec import split_name
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
+
+
+def joined(factors: Factors) -> dict[str, tuple[Tensor, Tensor]]:
+    """Factors by whole Linear: those of one Linear's rows stand side by side, so that their ranks add up.
+
+    factors: target name -> (up (..., out, rank), down (..., rank, in)), differentiable.
+    """
+    whole: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, (up, down) in factors.items():
+        name, rows = split_name(name)
+        if rows is not None:
+            start, stop, total = rows
+            up = pad(up, (0, 0, start, total - stop))
+        if name in whole:
+            before, below = whole[name]
+            up, down = torch.cat([before, up], -1), torch.cat([below, down], -2)
+        whole[name] = up, down
+    return whole
 
 
 def add_branch(
@@ -65,7 +85,7 @@ class AdapterBranches:
         self.strength = 1.0
         self.frame_gains: Tensor | None = None
         self.frames_dim = frames_dim
-        self._modules = dict(modules)
+        self._modules = {split_name(name)[0]: module for name, module in modules.items()}
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         self._handles = [
             module.register_forward_hook(self._hook(name)) for name, module in self._modules.items()
@@ -76,6 +96,7 @@ class AdapterBranches:
 
         Raises Video2LoRAError for a target the backbone does not have or whose sizes differ.
         """
+        factors = joined(factors)
         for name, (up, down) in factors.items():
             module = self._modules.get(name)
             if module is None:
@@ -87,7 +108,7 @@ class AdapterBranches:
                     f"Layer '{name}' is {module.out_features}x{module.in_features} but the predicted LoRA is "
                     f"{up.shape[-2]}x{down.shape[-1]}; this hypernetwork was made for another backbone."
                 )
-        self._factors = dict(factors)
+        self._factors = factors
 
     def clear(self) -> None:
         """Switch the branches off."""

@@ -240,7 +240,6 @@ class AdaptiveLoRA:
             format,
             self.targets,
             self.factors_of,
-            rank=self.rank,
             backbone=self.model.config.backbone,
             groups=groups,
             dtype=dtype,

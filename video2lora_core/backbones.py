@@ -1,5 +1,6 @@
-"""The order of target layers in official files, which name their layers but do not order them.
+"""What is known of a family of backbones that its MODEL does not say: one `BackboneSpec` a family.
 
+First of all the order of target layers in official files, which name their layers but do not order them.
 The authors' code walks the backbone's modules, so targets stand in the order in which modules are registered.
 Names are module paths with `_` for `.`; the tables below give the paths back and their order: for CogVideoX
 that of diffusers' transformer, for Wan that of the original model, for AnimateDiff that of ComfyUI's UNet,
@@ -27,21 +28,30 @@ class OrderedLayer:
 
 
 @dataclass(frozen=True)
-class BackboneOrder:
-    """A backbone family whose module order is known.
+class BackboneSpec:
+    """A family of backbones, by the word that hypernetworks have for it.
 
+    frames_alone: its VAE encodes every frame alone. component, in_diffusers: what diffusers calls the
+    denoiser and, given a path in ComfyUI's model, the layer; None where that is not known.
+    wide_heads: the authors' code for it counts attention heads by its later rule.
+
+    For official files. parse: a flat name as a layer with its place; None without official files.
     latent_scale and reference_range: how the authors' code feeds the reference to the hypernetwork.
     latent_channels: of the family where names do not tell it apart, else None. head: the output layer's flat
     name and rows, for the same. only_with: a part of a name that some layer must have (after "no ": none).
     """
 
     backbone: str
-    latent_scale: float
-    parse: Callable[[str], OrderedLayer | None]
+    latent_scale: float = 1.0
+    parse: Callable[[str], OrderedLayer | None] | None = None
     reference_range: tuple[float, float] = (0.0, 1.0)
     latent_channels: int | None = None
     head: tuple[str, int] | None = None
     only_with: str = ""
+    frames_alone: bool = False
+    component: str = "unet"
+    in_diffusers: Callable[[str], str] | None = None
+    wide_heads: bool = False
 
     def has(self, sizes: Mapping[str, tuple[int, ...]], latent_channels: int) -> bool:
         """Whether layers (flat name -> (in, out, ...)) and latents are of this family's sizes."""
@@ -178,39 +188,7 @@ def _parse_animatediff(flat: str) -> OrderedLayer | None:
     )
 
 
-# Latent scales: the VAE configurations published with CogVideoX-5B and Stable Diffusion 1.5; the authors' way
-# for Wan takes its VAE's latents as they are, and unlike the others shows the VAE pixels in [-1, 1].
-_WAN = {"latent_scale": 1.0, "parse": _parse_wan, "reference_range": (-1.0, 1.0)}
-_WAN_16 = _WAN | {"latent_channels": 16, "head": ("head_head", 64)}
-KNOWN_ORDERS = (
-    BackboneOrder("cogvideox", 0.7, _parse_cogvideox),
-    BackboneOrder("sd1", 0.18215, _parse_animatediff),
-    BackboneOrder("wan22_t2v", latent_channels=48, head=("head_head", 192), **_WAN),
-    BackboneOrder("wan21_t2v", only_with="no k_img", **_WAN_16),
-    BackboneOrder("wan21_i2v", only_with="k_img", **_WAN_16),
-)
-
-
-def known_order(
-    sizes: Mapping[str, tuple[int, ...]], latent_channels: int
-) -> tuple[BackboneOrder, dict[str, OrderedLayer]] | None:
-    """The family that has all layers, with flat name -> layer in module order; None when no family has.
-
-    sizes: flat name -> (in_features, out_features, ...). latent_channels: of the hypernetwork's input.
-    """
-    for order in KNOWN_ORDERS:
-        layers = {flat: order.parse(flat) for flat in sizes}
-        if all(layer is not None for layer in layers.values()) and order.has(sizes, latent_channels):
-            return order, dict(sorted(layers.items(), key=lambda item: item[1].place))
-    return None
-
-
-def has_wide_heads(backbone: str) -> bool:
-    """Whether the authors' code for a family counts heads by the later rule: on its path for Wan."""
-    return backbone.startswith("wan")
-
-
-def diffusers_wan_path(path: str) -> str:
+def _wan_in_diffusers(path: str) -> str:
     """A path inside ComfyUI's (the original) Wan model as diffusers' WanTransformer3DModel names it."""
     if path in _WAN_IN_DIFFUSERS:
         return _WAN_IN_DIFFUSERS[path]
@@ -237,3 +215,49 @@ _WAN_IN_DIFFUSERS = {
     "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
     "head.head": "proj_out",
 }
+
+
+# Latent scales: the VAE configurations published with CogVideoX-5B and Stable Diffusion 1.5; the authors' way
+# for Wan takes its VAE's latents as they are, and unlike the others shows the VAE pixels in [-1, 1].
+_WAN = {
+    "latent_scale": 1.0, "parse": _parse_wan, "reference_range": (-1.0, 1.0), "component": "transformer",
+    "in_diffusers": _wan_in_diffusers, "wide_heads": True,
+}  # fmt: skip
+_WAN_16 = _WAN | {"latent_channels": 16, "head": ("head_head", 64)}
+_UNET = {"frames_alone": True, "in_diffusers": str}
+_TRANSFORMER_AS_IS = {"component": "transformer", "in_diffusers": str}
+BACKBONES = (
+    BackboneSpec("cogvideox", 0.7, _parse_cogvideox, **_TRANSFORMER_AS_IS),
+    BackboneSpec("sd1", 0.18215, _parse_animatediff, **_UNET),
+    BackboneSpec("wan22_t2v", latent_channels=48, head=("head_head", 192), **_WAN),
+    BackboneSpec("wan21_t2v", only_with="no k_img", **_WAN_16),
+    BackboneSpec("wan21_i2v", only_with="k_img", **_WAN_16),
+    *(BackboneSpec(name, **_UNET) for name in ("sd20", "sd21unclip", "sdxl", "svd_img2vid")),
+    BackboneSpec("ltxv", **_TRANSFORMER_AS_IS),
+)
+
+
+def backbone_spec(backbone: str) -> BackboneSpec:
+    """What is known of a family; of one that is not listed, nothing beyond its kin."""
+    for spec in BACKBONES:
+        if spec.backbone == backbone:
+            return spec
+    if backbone.startswith("wan"):
+        return BackboneSpec(
+            backbone, component="transformer", in_diffusers=_wan_in_diffusers, wide_heads=True
+        )
+    return BackboneSpec(backbone)
+
+
+def known_order(
+    sizes: Mapping[str, tuple[int, ...]], latent_channels: int
+) -> tuple[BackboneSpec, dict[str, OrderedLayer]] | None:
+    """The family that has all layers, with flat name -> layer in module order; None when no family has.
+
+    sizes: flat name -> (in_features, out_features, ...). latent_channels: of the hypernetwork's input.
+    """
+    for spec in BACKBONES:
+        layers = {flat: spec.parse(flat) for flat in sizes} if spec.parse else {"": None}
+        if all(layer is not None for layer in layers.values()) and spec.has(sizes, latent_channels):
+            return spec, dict(sorted(layers.items(), key=lambda item: item[1].place))
+    return None

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .adaptive_lora import AdaptiveLoRA
-from .backbones import has_wide_heads
-from .context import ContextConfig
+from .backbones import backbone_spec
 from .errors import Video2LoRAError
 from .files.checkpoint import describe_native, write_native
 from .files.kinds import FileKind, file_kind
@@ -45,53 +44,27 @@ class Video2LoRA(nn.Module):
             config.sample_iters,
             config.context,
             config.base_weights,
-            has_wide_heads(config.backbone),
+            backbone_spec(config.backbone).wide_heads,
         )
         self.auxiliary = AuxiliaryMatrices(self.targets, *sizes)
         self._hashed: tuple[tuple[int, int], str] | None = None
 
     @classmethod
     def create(
-        cls,
-        targets: Sequence[LayerTarget],
-        *,
-        latent_channels: int,
-        rank: int = 1,
-        alpha: float = 1.0,
-        down_dim: int = 100,
-        up_dim: int = 50,
-        decoder_blocks: int = 4,
-        sample_iters: int = 4,
-        context: ContextConfig | None = None,
-        base_weights: bool = False,
-        backbone: str = "sd1",
-        latent_scale: float = 0.18215,
-        reference_range: tuple[float, float] = (-1.0, 1.0),
+        cls, targets: Sequence[LayerTarget], *, latent_channels: int, **settings: object
     ) -> "Video2LoRA":
-        """An untrained model for a list of layers; see Video2LoRAConfig for the settings.
+        """An untrained model for a list of layers; `settings` are those of Video2LoRAConfig.
 
         The defaults are the paper's. For all 296 attention layers of AnimateDiff on SD1.5 use
-        `config.ANIMATEDIFF_DOWN_DIM` and `ANIMATEDIFF_UP_DIM` (54/26): a saved adaptive LoRA then takes 47.4
-        KB where 100/50 takes 88.8 KB.
+        `spec.ANIMATEDIFF_DOWN_DIM` and `ANIMATEDIFF_UP_DIM` (54/26): a saved adaptive LoRA then takes 47.4 KB
+        where 100/50 takes 88.8 KB.
 
         Raises Video2LoRAError for settings or targets that cannot be used or exceed the free memory.
         """
-        config = Video2LoRAConfig(
-            latent_channels=latent_channels,
-            rank=rank,
-            alpha=alpha,
-            down_dim=down_dim,
-            up_dim=up_dim,
-            decoder_blocks=decoder_blocks,
-            sample_iters=sample_iters,
-            context=context or ContextConfig(),
-            base_weights=base_weights,
-            backbone=backbone,
-            latent_scale=latent_scale,
-            reference_range=reference_range,
-        )
+        config = Video2LoRAConfig(latent_channels, **settings)
         size = 4 * sum(value.numel() for value in cls._hollow(config, targets).state_dict().values())
-        what = f"A hypernetwork of {len(targets)} layers, down_dim {down_dim}, up_dim {up_dim}, rank {rank}"
+        sizes = f"down_dim {config.down_dim}, up_dim {config.up_dim}, rank {config.rank}"
+        what = f"A hypernetwork of {len(targets)} layers, {sizes}"
         require_memory(size, what, "lower down_dim, up_dim or rank")
         return cls(config, targets)
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
+from torch import Tensor
+
 from .context import ContextConfig
 from .errors import Video2LoRAError
 
@@ -24,8 +26,10 @@ class LayerTarget:
     """One patched Linear of the backbone.
 
     `name` is the scope (`unet` or `motion`) and the host's module path without `.weight`, for example
-    `unet.middle_block.1.transformer_blocks.0.attn1.to_q`; `in_features` and `out_features` are the Linear's
-    sizes; `group` is "spatial" or "temporal" and selects which strength acts on it.
+    `unet.middle_block.1.transformer_blocks.0.attn1.to_q`, and for some rows of a Linear that computes several
+    layers at once those rows and their number: `unet.double_blocks.0.img_attn.qkv[64:128/192]`.
+    `in_features` and `out_features` are the sizes of what is patched. `scope` says where the layer lives;
+    `group`, "spatial" or "temporal", what it does, and so which strength acts on it.
 
     Raises Video2LoRAError for an empty name, a size below 1 or an unknown group.
     """
@@ -47,11 +51,31 @@ class LayerTarget:
             raise Video2LoRAError(
                 f"Target layer {self.name} has the group {self.group!r}; use one of {', '.join(GROUPS)}."
             )
+        start, stop, total = self.rows
+        if not 0 <= start < stop <= total or stop - start != self.out_features:
+            raise Video2LoRAError(
+                f"Target layer {self.name} has {self.out_features} rows, which are not those it names."
+            )
+
+    @property
+    def whole(self) -> str:
+        """The name of the whole Linear, scope included."""
+        return split_name(self.name)[0]
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """First row of the Linear's weight, the row after the last, and how many rows it has."""
+        return split_name(self.name)[1] or (0, self.out_features, self.out_features)
+
+    @property
+    def path(self) -> str:
+        """The path of the Linear inside its scope."""
+        return self.whole.split(".", 1)[-1]
 
     @property
     def weight_key(self) -> str:
-        """The key of the patched weight inside its scope: the name without the scope, with `.weight`."""
-        return self.name.split(".", 1)[-1] + ".weight"
+        """The key of the patched weight inside its scope."""
+        return f"{self.path}.weight"
 
     @property
     def scope(self) -> str:
@@ -59,10 +83,24 @@ class LayerTarget:
         return self.name.split(".", 1)[0]
 
 
+_SLICE = re.compile(r"(.+)\[(\d{1,9}):(\d{1,9})/(\d{1,9})\]")
+
+
+def slice_name(name: str, start: int, stop: int, total: int) -> str:
+    """The target name of the rows `start` to `stop` of the Linear `name`, which has `total` of them."""
+    return f"{name}[{start}:{stop}/{total}]"
+
+
+def split_name(name: str) -> tuple[str, tuple[int, int, int] | None]:
+    """A target name as the name of the whole Linear, and its rows (start, stop, total); None for all."""
+    match = _SLICE.fullmatch(name)
+    return (match[1], (int(match[2]), int(match[3]), int(match[4]))) if match else (name, None)
+
+
 ANIMATEDIFF_DOWN_DIM = 54
 ANIMATEDIFF_UP_DIM = 26
 MAX_TARGETS = 20_000
-_TARGET_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,300}")
+_TARGET_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,300}(?:\[\d{1,9}:\d{1,9}/\d{1,9}\])?")
 _LIMITS = {
     "latent_channels": 1024,
     "rank": 256,
@@ -118,6 +156,8 @@ class Video2LoRAConfig:
     backbone: the family the targets belong to, such as "sd1" or "cogvideox".
     latent_scale: what the backbone multiplies VAE latents by before they enter the hypernetwork.
     reference_range: the range (low, high) of the reference's pixels when the VAE encodes them.
+    latent_statistics: where the backbone normalises latents channel by channel, (mean, standard deviation) of
+        each channel of the VAE's latents; empty elsewhere.
     clip: how the training took its clips: frames, fps (frames a second, 0 where they were counted), width
         and height; empty where it is not known.
     training: facts about the training run (steps, data, loss), plain JSON, for people to read.
@@ -139,6 +179,7 @@ class Video2LoRAConfig:
     reference_range: tuple[float, float] = (-1.0, 1.0)
     training: dict = field(default_factory=dict)
     clip: dict = field(default_factory=dict)
+    latent_statistics: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for name, limit in _LIMITS.items():
@@ -156,15 +197,11 @@ class Video2LoRAConfig:
                 raise Video2LoRAError(f"The setting {name} must be a number above 0 and at most a million.")
             object.__setattr__(self, name, float(value))
         bounds = self.reference_range
-        if (
-            not isinstance(bounds, Sequence)
-            or len(bounds) != 2
-            or not all(_number(bound) for bound in bounds)
-        ):
+        if not isinstance(bounds, Sequence) or len(bounds) != 2 or not all(map(_number, bounds)):
             raise Video2LoRAError("The setting reference_range must be two numbers, low and high.")
         low, high = map(float, bounds)
         if not -1e3 <= low < high <= 1e3:
-            raise Video2LoRAError("The setting reference_range must be two numbers, the low one first.")
+            raise Video2LoRAError("The setting reference_range must have the low one first.")
         object.__setattr__(self, "reference_range", (low, high))
         if not isinstance(self.base_weights, bool) or not isinstance(self.context, ContextConfig):
             raise Video2LoRAError(
@@ -178,6 +215,19 @@ class Video2LoRAConfig:
             )
 
         self._check_clip()
+        if len(self.latent_statistics) not in (0, self.latent_channels) or not all(
+            _number(mean) and _number(std) and std > 0 for mean, std in self.latent_statistics
+        ):
+            raise Video2LoRAError(
+                "The setting latent_statistics must have a mean and a deviation above 0 for every channel."
+            )
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """A VAE's latents (B, C, T, H, W) as the backbone, and so the hypernetwork, reads them."""
+        if self.latent_statistics:
+            mean, std = latents.new_tensor(self.latent_statistics).T[:, :, None, None, None]
+            latents = (latents - mean) / std
+        return latents * self.latent_scale
 
     def _check_clip(self) -> None:
         if not isinstance(self.clip, dict) or set(self.clip) - set(_CLIP_LIMITS):
@@ -196,9 +246,10 @@ class Video2LoRAConfig:
             "context": self.context.to_dict(),
             "reference_range": list(self.reference_range),
         }
-        if not self.clip:
+        for name in ("clip", "latent_statistics"):
             # Earlier versions read a file that does not say it.
-            del values["clip"]
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod
@@ -210,6 +261,10 @@ class Video2LoRAConfig:
             raise Video2LoRAError(
                 "The settings lack latent_channels or name one that this version does not know."
             )
+        try:
+            values["latent_statistics"] = tuple((m, s) for m, s in values.get("latent_statistics", ()))
+        except (TypeError, ValueError) as error:
+            raise Video2LoRAError("The setting latent_statistics must be a list of pairs.") from error
         if "context" in values:
             if not isinstance(values["context"], Mapping):
                 raise Video2LoRAError("The setting context must be a dictionary.")
@@ -242,25 +297,3 @@ def check_targets(targets: Sequence[LayerTarget]) -> tuple[LayerTarget, ...]:
             )
         seen.add(target.name)
     return targets
-
-
-def targets_to_list(targets: Sequence[LayerTarget]) -> list[list]:
-    """Targets as JSON: [name, in_features, out_features, group] each, in order."""
-    return [[target.name, target.in_features, target.out_features, target.group] for target in targets]
-
-
-def targets_from_list(rows: object) -> tuple[LayerTarget, ...]:
-    """Read what `targets_to_list` wrote. Raises Video2LoRAError for anything else."""
-    if not isinstance(rows, list) or len(rows) > MAX_TARGETS:
-        raise Video2LoRAError("The list of target layers is missing or too long.")
-    for row in rows:
-        if (
-            not isinstance(row, list)
-            or len(row) != 4
-            or not isinstance(row[0], str)
-            or not isinstance(row[3], str)
-        ):
-            raise Video2LoRAError(
-                "The list of target layers has an entry that is not [name, in, out, group]."
-            )
-    return check_targets([LayerTarget(*row) for row in rows])

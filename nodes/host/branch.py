@@ -20,9 +20,9 @@ from torch.nn.functional import pad
 
 from ...video2lora_core.adapters import AdapterBranches, Factors
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.spec import LayerTarget
+from ...video2lora_core.spec import TEMPORAL, LayerTarget
 from .animatediff import MOTION_KEY, motion_patchers
-from .layers import MOTION_SCOPE, UNET_PREFIX, linear_weights
+from .layers import MOTION_SCOPE, Scope, unet_scope
 from .schedule import ALWAYS, Schedule, frames_of_call
 
 BRANCH_KEY = "video2lora_branches"
@@ -155,7 +155,7 @@ class PlacedBranches:
     """
 
     def __init__(self, model: ModelPatcher, branches: Sequence[Branch]) -> None:
-        self._unet = model.model.diffusion_model
+        self._unet = unet_scope(model).module
         self._references = {branch.references for branch in branches} - {1}
         if self._references:
             _require_own_motion(model)
@@ -223,11 +223,11 @@ class _Part:
 def _parts(branch: Branch, owner: nn.Module, key: str, factors: Factors) -> Iterator[_Part]:
     groups: dict[int, dict[str, nn.Module]] = {}
     for target in branch.targets:
-        # Temporal attention sees (positions, frames, channels); AnimateDiff-Evolved shows its other layers
-        # the frames as a batch, as the UNet does.
-        inside = key == MOTION_KEY or (key and ".attention_blocks." in target.name)
-        module = owner.get_submodule(target.weight_key.removesuffix(".weight"))
-        groups.setdefault(int(bool(inside)), {})[target.name] = module
+        # Temporal layers see (positions, frames, channels); AnimateDiff-Evolved shows those that are no
+        # attention the frames as a batch, as the UNet does.
+        inside = target.group == TEMPORAL and (key in ("", MOTION_KEY) or ".attention_blocks." in target.name)
+        module = owner.get_submodule(target.path)
+        groups.setdefault(int(inside), {})[target.name] = module
     for dim, modules in groups.items():
         yield _Part(modules, {name: factors[name] for name in modules}, dim, branch.schedule)
 
@@ -237,10 +237,11 @@ def _owners(model: ModelPatcher, branches: Iterable[Branch]) -> Iterator[tuple[B
     for branch in branches:
         if branch.scope == MOTION_SCOPE:
             for key, _, patcher in motion_patchers(model):
-                if choose_mode(branch.mode, branch.targets, linear_weights(patcher)).beside:
-                    yield branch, patcher.model, key
+                scope = Scope(MOTION_SCOPE, patcher)
+                if choose_mode(branch.mode, branch.targets, scope.weights()).beside:
+                    yield branch, scope.module, key
         else:
-            yield branch, model.model.get_submodule(UNET_PREFIX.removesuffix(".")), ""
+            yield branch, unet_scope(model).module, ""
 
 
 def _placed(branch: Branch, model: ModelPatcher) -> Factors:

@@ -26,7 +26,7 @@ from ...video2lora_core.motion_module import VanillaTemporalModule
 from ...video2lora_core.spec import LayerTarget
 from .animatediff import MOTION_KEY, TemporalLayers, clone_model, motion_patchers
 from .branch import runs_beside
-from .layers import MOTION_SCOPE, UNET_SCOPE
+from .layers import scopes
 from .patching import settle_or_refuse
 from .private_copy import private_copy
 
@@ -202,28 +202,22 @@ def _fused_attention(_, *args, **kwargs) -> Tensor:
 def _target_modules(
     model: ModelPatcher, targets: list[LayerTarget], counterparts: dict[int, Any]
 ) -> dict[str, nn.Linear]:
-    scopes: dict[str, nn.Module] = {UNET_SCOPE: model.model.diffusion_model}
-    motion = next((patcher.model for _, _, patcher in motion_patchers(model)), None)
-    if motion is not None:
-        scopes[MOTION_SCOPE] = motion
+    linears: dict[str, dict[str, nn.Module]] = {}
+    for scope in scopes(model):
+        linears.setdefault(scope.name, scope.linears())
     found: dict[str, nn.Linear] = {}
     for target in targets:
-        scope = scopes.get(target.scope)
-        path = target.weight_key.removesuffix(".weight")
-        try:
-            original = scope.get_submodule(path) if scope is not None else None
-        except AttributeError:
-            original = None
+        original = linears.get(target.scope, {}).get(target.path)
         module = counterparts.get(id(original))
         if not isinstance(module, nn.Linear):
             raise Video2LoRAError(
                 f"This MODEL has no layer '{target.name}'; attach the motion module it was made for, or use "
                 "another hypernetwork."
             )
-        if (module.out_features, module.in_features) != (target.out_features, target.in_features):
+        if (module.out_features, module.in_features) != (target.rows[2], target.in_features):
             raise Video2LoRAError(
                 f"Layer '{target.name}' of this MODEL is {module.out_features}x{module.in_features}, the "
-                f"hypernetwork wants {target.out_features}x{target.in_features}; it was made for another "
+                f"hypernetwork wants {target.rows[2]}x{target.in_features}; it was made for another "
                 "backbone."
             )
         found[target.name] = module

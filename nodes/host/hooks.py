@@ -16,10 +16,9 @@ from comfy.patcher_extension import WrappersMP, merge_nested_dicts
 from ...video2lora_core.adaptive_lora import AdaptiveLoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.spec import SPATIAL, TEMPORAL
-from .animatediff import motion_patchers
 from .branch import BESIDE, Branch, PlacedBranches, stack_factors
-from .layers import MOTION_SCOPE, UNET_SCOPE, linear_weights, require_layers, unet_weights
-from .patching import OTHER_BACKBONE, OTHER_MOTION_MODULE, require_family
+from .layers import MOTION_SCOPE, motion_scopes, unet_scope
+from .patching import require_family
 from .schedule import ALWAYS, Schedule
 
 HOOK_KEY = "video2lora_hook"
@@ -85,13 +84,15 @@ def branches_for(
 ) -> tuple[Branch, ...]:
     """A LoRA's groups of layers as branches; a strength of 0 leaves its group out."""
     strengths = {SPATIAL: spatial_strength, TEMPORAL: motion_strength}
-    scopes = {SPATIAL: UNET_SCOPE, TEMPORAL: MOTION_SCOPE}
     branches = []
-    for group, strength in strengths.items():
-        targets = tuple(target for target in lora.targets if target.group == group)
-        if targets and strength:
-            factors = stack_factors([lora.factors([group])])
-            branches.append(Branch(scopes[group], targets, factors, strength, BESIDE, schedule))
+    for scope in dict.fromkeys(target.scope for target in lora.targets):
+        for group, strength in strengths.items():
+            targets = tuple(
+                target for target in lora.targets if (target.scope, target.group) == (scope, group)
+            )
+            if targets and strength:
+                factors = stack_factors([lora.factors([group])])
+                branches.append(Branch(scope, targets, factors, strength, BESIDE, schedule))
     return tuple(branches)
 
 
@@ -102,16 +103,15 @@ def require_branches(model: ModelPatcher, lora: AdaptiveLoRA, branches: tuple[Br
         if branch.scope == MOTION_SCOPE:
             _require_motion(model, branch)
         else:
-            require_layers(branch.targets, unet_weights(model), "this MODEL's UNet", OTHER_BACKBONE)
+            unet_scope(model).require(branch.targets)
 
 
 def _require_motion(model: ModelPatcher, branch: Branch) -> None:
-    attached = [patcher for _, _, patcher in motion_patchers(model)]
+    attached = list(motion_scopes(model))
     if not attached:
         raise Video2LoRAError(
             f"The adaptive LoRA has {len(branch.targets)} temporal layers but no AnimateDiff motion module "
             "is attached to the MODEL; attach one before the sampler, or set motion_strength to 0."
         )
-    for patcher in attached:
-        owner = "the attached motion module"
-        require_layers(branch.targets, linear_weights(patcher), owner, OTHER_MOTION_MODULE)
+    for scope in attached:
+        scope.require(branch.targets)

@@ -16,8 +16,7 @@ from ...video2lora_core import AdaptiveLoRA
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.inspection import cosine_similarities, delta_norms, inner_products
 from ...video2lora_core.spec import GROUPS, LayerTarget
-from .animatediff import motion_patchers
-from .layers import linear_weights, unet_weights
+from .layers import scopes, weight_rows
 
 WIDTH_INCHES, DOTS_PER_INCH = 7.2, 120
 _SIDES = {"input_blocks": "in", "middle_block": "mid", "output_blocks": "out"}
@@ -64,18 +63,17 @@ def inspect_loras(
 
 def _weight_norms(model: ModelPatcher, targets: Sequence[LayerTarget]) -> Tensor:
     """(N,): Frobenius norms of the weights that the targets change."""
-    weights = {f"unet.{key}": weight for key, weight in unet_weights(model).items()}
-    for _, _, patcher in motion_patchers(model):
-        weights |= {f"motion.{key}": weight for key, weight in linear_weights(patcher).items()}
+    weights = {scope.name: scope.weights() for scope in scopes(model)}
     norms = torch.full((len(targets),), torch.nan)
     for index, target in enumerate(targets):
-        weight = weights.get(f"{target.scope}.{target.weight_key}")
-        if weight is None or tuple(weight.shape) != (target.out_features, target.in_features):
+        own = weights.get(target.scope, {})
+        weight = own.get(target.weight_key)
+        if weight is None or tuple(weight.shape) != (target.rows[2], target.in_features):
             raise Video2LoRAError(
                 f"The MODEL has no layer '{target.name}' of this shape: link the model that the hypernetwork "
                 "was trained for, with its motion module attached, or none."
             )
-        norms[index] = torch.linalg.vector_norm(weight.float()).clamp(min=1e-12)
+        norms[index] = torch.linalg.vector_norm(weight_rows(own, target).float()).clamp(min=1e-12)
     return norms
 
 

@@ -1,16 +1,17 @@
-"""Which Linears of a MODEL an adaptive LoRA can act on: the UNet's and its motion modules'."""
+"""Where an adaptive LoRA's layers are in a MODEL: a spec of targets resolved on it, scope by scope."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.spec import SPATIAL, TEMPORAL, LayerTarget
+from ...video2lora_core.layer_rules import TargetSpec
+from ...video2lora_core.spec import LayerTarget
 from .animatediff import motion_patchers
 
 UNET_PREFIX = "diffusion_model."
@@ -20,14 +21,104 @@ SD1_FAMILY = "sd1"
 
 NAMED_LAYERS = 3
 
-_ATTENTION = r"(?:to_q|to_k|to_v|to_out\.0)"
-_FEED_FORWARD = r"ff\.net\.(?:0\.proj|2)"
-_SPATIAL_ATTENTION = re.compile(rf"\.transformer_blocks\.[0-9]+\.attn[12]\.{_ATTENTION}\.weight$")
-_SPATIAL_FEED_FORWARD = re.compile(rf"\.transformer_blocks\.[0-9]+\.{_FEED_FORWARD}\.weight$")
-_TEMPORAL_ATTENTION = re.compile(
-    rf"\.temporal_transformer\..*\.attention_blocks\.[0-9]+\.{_ATTENTION}\.weight$"
-)
-_TEMPORAL_FEED_FORWARD = re.compile(rf"\.temporal_transformer\..*\.{_FEED_FORWARD}\.weight$")
+_OWNERS = {UNET_SCOPE: "this MODEL's diffusion model", MOTION_SCOPE: "the attached motion module"}
+_CAUSES = {
+    UNET_SCOPE: "The hypernetwork was trained for a backbone of another size; use the checkpoint it "
+    "belongs to.",
+    MOTION_SCOPE: "The hypernetwork was trained for another motion module (v2 has a mid block, v1 and v3 "
+    "have none); attach the one it was trained for, or set motion_strength to 0.",
+}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A place where layers live: the diffusion model of a MODEL, or a motion module attached to it.
+
+    name: the first part of its targets' names. patcher: the host's, which holds its weights. prefix: of its
+    keys in that patcher.
+    """
+
+    name: str
+    patcher: ModelPatcher
+    prefix: str = ""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The module that targets' paths start from."""
+        return self.patcher.model.get_submodule(self.prefix.removesuffix("."))
+
+    def linears(self) -> dict[str, torch.nn.Module]:
+        """Every Linear by its path, in the order of modules.
+
+        What has a Linear's sizes counts as one: packs and hosts have classes of their own for quantised
+        weights. A motion module that AnimateDiff-Evolved has injected into the UNet is not part of it.
+        """
+        return {
+            path: module
+            for path, module in self.module.named_modules()
+            if hasattr(module, "in_features")
+            and hasattr(module, "out_features")
+            and (self.name == MOTION_SCOPE or ".temporal_transformer." not in path)
+        }
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The unpatched weights of two dimensions, by their keys inside the scope."""
+        weights = {}
+        # Not by the patcher's own state dict: it ejects and injects by a flag that is stale in clones of a
+        # loaded MODEL, and so leaves AnimateDiff-Evolved's modules in the UNet that all of them share.
+        for key, weight in self.patcher.model.state_dict().items():
+            if key.startswith(self.prefix) and key.endswith(".weight") and weight.ndim == 2:
+                backup = self.patcher.backup.get(key)
+                weights[key[len(self.prefix) :]] = weight if backup is None else backup.weight
+        return weights
+
+    def targets(self, spec: TargetSpec) -> list[LayerTarget]:
+        """The layers that a spec asks for."""
+        sizes = {path: (part.in_features, part.out_features) for path, part in self.linears().items()}
+        return spec.targets(sizes, self.name)
+
+    def require(self, targets: Iterable[LayerTarget]) -> None:
+        """Raise Video2LoRAError unless every target is a Linear here, with the same sizes."""
+        targets = list(targets)
+        owner, cause, linears = _OWNERS[self.name], _CAUSES[self.name], self.linears()
+        missing, misshapen = [], []
+        for target in targets:
+            linear = linears.get(target.path)
+            if linear is None:
+                missing.append(target.name)
+            elif (linear.out_features, linear.in_features) != (target.rows[2], target.in_features):
+                misshapen.append((target, (linear.out_features, linear.in_features)))
+        if len(missing) == len(targets):
+            raise Video2LoRAError(f"None of the LoRA's {len(targets)} layers is in {owner}. {cause}")
+        if missing:
+            raise Video2LoRAError(
+                f"{len(missing)} of the LoRA's {len(targets)} layers are not in {owner}: "
+                f"{name_some(missing)}. {cause}"
+            )
+        if misshapen:
+            target, shape = misshapen[0]
+            raise Video2LoRAError(
+                f"{len(misshapen)} of the LoRA's {len(targets)} layers have another shape in {owner}, first "
+                f"'{target.name}': {shape} there, ({target.rows[2]}, {target.in_features}) in the LoRA. "
+                f"{cause}"
+            )
+
+
+def scopes(model: ModelPatcher) -> Iterator[Scope]:
+    """The diffusion model of a MODEL, then every motion module attached to it."""
+    yield unet_scope(model)
+    yield from motion_scopes(model)
+
+
+def unet_scope(model: ModelPatcher) -> Scope:
+    """The diffusion model of a MODEL, a UNet or a transformer."""
+    return Scope(UNET_SCOPE, model, UNET_PREFIX)
+
+
+def motion_scopes(model: ModelPatcher) -> Iterator[Scope]:
+    """The motion modules attached to a MODEL."""
+    for _, _, patcher in motion_patchers(model):
+        yield Scope(MOTION_SCOPE, patcher)
 
 
 def backbone_family(model: ModelPatcher) -> str:
@@ -38,70 +129,35 @@ def backbone_family(model: ModelPatcher) -> str:
     return type(config).__name__.lower()
 
 
-def list_targets(model: ModelPatcher, feed_forward: bool = False) -> list[LayerTarget]:
-    """The Linears of a MODEL that an adaptive LoRA can act on, in the order of its modules.
+def list_targets(model: ModelPatcher, spec: TargetSpec | None = None) -> list[LayerTarget]:
+    """The Linears of a MODEL that a spec asks for (None: every attention), in the order of its modules.
 
-    Spatial: the UNet's attention q, k, v, out. Temporal: the same of the attached motion module (the first,
-    when there are several). With `feed_forward`, both feed-forward Linears of every block too.
+    The diffusion model's, then those of the attached motion module (the first, when there are several).
     """
-    spatial = [_SPATIAL_ATTENTION] + ([_SPATIAL_FEED_FORWARD] if feed_forward else [])
-    temporal = [_TEMPORAL_ATTENTION] + ([_TEMPORAL_FEED_FORWARD] if feed_forward else [])
-    targets = _matching(unet_weights(model), spatial, UNET_SCOPE, SPATIAL)
-    for _, _, patcher in motion_patchers(model):
-        return targets + _matching(linear_weights(patcher), temporal, MOTION_SCOPE, TEMPORAL)
-    return targets
+    targets: dict[str, list[LayerTarget]] = {}
+    for scope in scopes(model):
+        targets.setdefault(scope.name, scope.targets(spec or TargetSpec()))
+    return [target for part in targets.values() for target in part]
 
 
-def unet_weights(model: ModelPatcher) -> dict[str, torch.Tensor]:
-    """The UNet's weights of two dimensions by their keys inside the diffusion model.
+def latent_settings(model: ModelPatcher) -> dict[str, object]:
+    """What a hypernetwork for a MODEL has to know of its latents, as settings of Video2LoRAConfig.
 
-    A motion module that AnimateDiff-Evolved has injected is not part of it.
+    Asked of the MODEL itself: what it makes of latents is affine in every channel.
     """
-    weights = linear_weights(model, UNET_PREFIX)
-    return {key: weight for key, weight in weights.items() if ".temporal_transformer." not in key}
-
-
-def linear_weights(patcher: ModelPatcher, prefix: str = "") -> dict[str, torch.Tensor]:
-    """A patcher's unpatched weights of two dimensions below `prefix`, by their keys without it."""
-    weights = {}
-    # Not by the patcher's own state dict: it ejects and injects by a flag that is stale in clones of a loaded
-    # MODEL, and so leaves AnimateDiff-Evolved's modules in the UNet that all of them share.
-    for key, weight in patcher.model.state_dict().items():
-        if key.startswith(prefix) and key.endswith(".weight") and weight.ndim == 2:
-            backup = patcher.backup.get(key)
-            weights[key[len(prefix) :]] = weight if backup is None else backup.weight
-    return weights
-
-
-def require_layers(
-    targets: Iterable[LayerTarget], weights: Mapping[str, torch.Tensor], owner: str, cause: str
-) -> None:
-    """Raise Video2LoRAError unless every target is one of `weights`, with the same shape.
-
-    `owner` is what should have the layers ("this MODEL's UNet"), `cause` what to say when it has none.
-    """
-    targets = list(targets)
-    missing, misshapen = [], []
-    for target in targets:
-        weight = weights.get(target.weight_key)
-        if weight is None:
-            missing.append(target.name)
-        elif tuple(weight.shape) != (target.out_features, target.in_features):
-            misshapen.append((target, tuple(weight.shape)))
-    if len(missing) == len(targets):
-        raise Video2LoRAError(f"None of the LoRA's {len(targets)} layers is in {owner}. {cause}")
-    if missing:
-        raise Video2LoRAError(
-            f"{len(missing)} of the LoRA's {len(targets)} layers are not in {owner}: {name_some(missing)}. "
-            f"{cause}"
+    latent_format = model.model.latent_format
+    channels, scale = latent_format.latent_channels, float(latent_format.scale_factor)
+    shape = (1, channels, *(1,) * latent_format.latent_dimensions)
+    bias, one = (
+        latent_format.process_in(torch.full(shape, value)).double().flatten() for value in (0.0, 1.0)
+    )
+    gain = one - bias
+    settings: dict[str, object] = {"latent_channels": channels, "latent_scale": scale}
+    if bias.abs().max() > 1e-6 or (gain - scale).abs().max() > 1e-6 * scale:
+        settings["latent_statistics"] = tuple(
+            zip((-bias / gain).tolist(), (scale / gain).tolist(), strict=True)
         )
-    if misshapen:
-        target, shape = misshapen[0]
-        raise Video2LoRAError(
-            f"{len(misshapen)} of the LoRA's {len(targets)} layers have another shape in {owner}, first "
-            f"'{target.name}': {shape} there, ({target.out_features}, {target.in_features}) in the LoRA. "
-            f"{cause}"
-        )
+    return settings
 
 
 def name_some(names: list[str]) -> str:
@@ -110,11 +166,8 @@ def name_some(names: list[str]) -> str:
     return text if len(names) <= NAMED_LAYERS else f"{text} and {len(names) - NAMED_LAYERS} more"
 
 
-def _matching(
-    weights: Mapping[str, torch.Tensor], patterns: list[re.Pattern[str]], scope: str, group: str
-) -> list[LayerTarget]:
-    return [
-        LayerTarget(f"{scope}.{key.removesuffix('.weight')}", weight.shape[1], weight.shape[0], group)
-        for key, weight in weights.items()
-        if any(pattern.search("." + key) for pattern in patterns)
-    ]
+def weight_rows(weights: Mapping[str, torch.Tensor], target: LayerTarget) -> torch.Tensor:
+    """The part of a scope's weights that a target patches."""
+    start, stop, _ = target.rows
+    weight = weights[target.weight_key]
+    return weight if target.whole == target.name else weight[start:stop]

@@ -1,4 +1,4 @@
-"""Patching a MODEL with an adaptive LoRA: the UNet's Linears and its motion modules', or nothing at all.
+"""Patching a MODEL with an adaptive LoRA: its own Linears and its motion modules', or nothing at all.
 
 Everything is checked before the first patch: the host drops unknown keys and mishandles wrong shapes without
 a word. The low-rank factors go to the host's own patcher, so that adaptive LoRAs stack with each other and
@@ -15,7 +15,7 @@ import math
 import os
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import comfy.weight_adapter
@@ -23,35 +23,18 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
+from ...video2lora_core.adapters import Factors, joined
 from ...video2lora_core.adaptive_lora import AdaptiveLoRA
+from ...video2lora_core.backbones import backbone_spec
 from ...video2lora_core.errors import Video2LoRAError
-from ...video2lora_core.spec import SPATIAL, TEMPORAL, LayerTarget
+from ...video2lora_core.spec import GROUPS, SPATIAL, TEMPORAL, LayerTarget
 from .animatediff import attach_motion_model, clone_model, keep_block_settings, motion_patchers
 from .branch import AUTO, BESIDE, MERGE, Branch, add_branch_patch, choose_mode, stack_factors, why_beside
-from .layers import (
-    MOTION_SCOPE,
-    UNET_PREFIX,
-    UNET_SCOPE,
-    backbone_family,
-    linear_weights,
-    require_layers,
-    unet_weights,
-)
+from .layers import MOTION_SCOPE, Scope, backbone_family, motion_scopes, unet_scope, weight_rows
 from .patch_report import GroupReport, PatchReport
-from .prediction import IMAGE_VAE_BACKBONES
 from .schedule import ALWAYS, FrameCurve, Schedule
 
 PATCH_KEY = "video2lora_motion_patches"
-OTHER_BACKBONE = (
-    "The hypernetwork was trained for a backbone of another size; use the checkpoint it belongs to."
-)
-OTHER_MOTION_MODULE = (
-    "The hypernetwork was trained for another motion module (v2 has a mid block, v1 and v3 have none); "
-    "attach the one it was trained for, or set motion_strength to 0."
-)
-
-Factors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-
 _weight_norms: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, torch.Tensor]] = (
     weakref.WeakKeyDictionary()
 )
@@ -59,7 +42,7 @@ _weight_norms: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, torch.Tensor
 
 @dataclass(frozen=True)
 class MotionPatch:
-    """The temporal part of one applied LoRA, for motion modules attached now or later.
+    """The part of one applied LoRA that is for motion modules, attached now or later.
 
     factors: target name -> (up (out, rank), down (rank, in)), alpha/rank folded into up.
     """
@@ -104,44 +87,65 @@ def apply_adaptive_lora(
             )
     used_groups = [group for group, strength in strengths.items() if strength]
     factors = lora.factors(used_groups)
-    spatial = [target for target in lora.targets if target.group == SPATIAL]
-    temporal = [target for target in lora.targets if target.group == TEMPORAL]
-    attached = list(motion_patchers(model))
-    weights = unet_weights(model)
     stacked = stack_factors([factors, *(other.factors(used_groups) for other in batch[1:])])
-    motion_patch = MotionPatch(uuid.uuid4().hex, tuple(temporal), factors, motion_strength, mode)
-    if spatial and spatial_strength:
-        require_layers(spatial, weights, "this MODEL's UNet", OTHER_BACKBONE)
-    if temporal and motion_strength:
-        for _, _, patcher in attached:
-            require_motion_layers(patcher, motion_patch)
+    own, motion = unet_scope(model), next(motion_scopes(model), None)
+    parts = [
+        _Part(group, strengths[group], tuple(targets))
+        for group in GROUPS
+        for targets in _by_scope(target for target in lora.targets if target.group == group)
+    ]
+    for part in parts:
+        for scope in motion_scopes(model) if part.for_motion else (own,):
+            if part.strength:
+                scope.require(part.targets)
 
     patched = clone_model(model)
-    norms = []
-    groups = [GroupReport(SPATIAL, 0, len(spatial)), GroupReport(TEMPORAL, 0, len(temporal))]
-    if spatial and spatial_strength:
-        choice = choose_mode(mode, spatial, weights, forced)
-        if choice.beside:
-            branch = Branch(UNET_SCOPE, tuple(spatial), stacked, spatial_strength, BESIDE, schedule)
-            add_branch_patch(patched, branch)
-        else:
-            add_factors(patched, spatial, factors, spatial_strength, UNET_PREFIX)
-        norms += relative_norms(model.model, spatial, factors, weights, spatial_strength)
-        groups[0] = GroupReport(SPATIAL, len(spatial), len(spatial), choice=choice)
-    if temporal and motion_strength:
-        remember_motion_patch(patched, motion_patch)
-        if mode != MERGE:
-            branch = Branch(MOTION_SCOPE, tuple(temporal), stacked, motion_strength, mode, schedule)
-            add_branch_patch(patched, branch)
-        settle_motion_patches(patched)
-        groups[1] = GroupReport(TEMPORAL, 0, len(temporal), waiting=True)
-        for _, _, patcher in attached[:1]:
-            own = linear_weights(patcher)
-            norms += relative_norms(patcher.model, temporal, factors, own, motion_strength)
-            choice = choose_mode(mode, temporal, own, forced)
-            groups[1] = GroupReport(TEMPORAL, len(temporal), len(temporal), choice=choice)
+    norms, reports = [], []
+    for part in parts:
+        scope = motion if part.for_motion else own
+        count = len(part.targets)
+        choice = None
+        branch = Branch(part.targets[0].scope, part.targets, stacked, part.strength, mode, schedule)
+        if part.strength and part.for_motion:
+            remember_motion_patch(
+                patched, MotionPatch(uuid.uuid4().hex, part.targets, factors, part.strength, mode)
+            )
+            if mode != MERGE:
+                add_branch_patch(patched, branch)
+            settle_motion_patches(patched)
+        if part.strength and scope is not None:
+            weights = scope.weights()
+            choice = choose_mode(mode, part.targets, weights, forced)
+            if choice.beside and not part.for_motion:
+                add_branch_patch(patched, replace(branch, mode=BESIDE))
+            elif not part.for_motion:
+                add_factors(patched, part.targets, factors, part.strength, scope.prefix)
+            norms += relative_norms(scope, part.targets, factors, weights, part.strength)
+        waiting = bool(part.strength) and scope is None
+        reports.append(GroupReport(part.group, count if choice else 0, count, waiting, choice))
     mean = torch.stack(norms).mean().item() if norms else 0.0
-    return patched, PatchReport(tuple(groups), mean)
+    return patched, PatchReport(tuple(reports), mean)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The layers of one group in one scope."""
+
+    group: str
+    strength: float
+    targets: tuple[LayerTarget, ...]
+
+    @property
+    def for_motion(self) -> bool:
+        """Whether they live in motion modules, which may be attached later."""
+        return self.targets[0].scope == MOTION_SCOPE
+
+
+def _by_scope(targets: Iterable[LayerTarget]) -> list[list[LayerTarget]]:
+    found: dict[str, list[LayerTarget]] = {}
+    for target in targets:
+        found.setdefault(target.scope, []).append(target)
+    return list(found.values())
 
 
 def interpolate_adaptive_loras(
@@ -174,7 +178,7 @@ def require_family(model: ModelPatcher, lora: AdaptiveLoRA, schedule: Schedule =
             f"This LoRA was predicted for the backbone family '{wanted}' and the MODEL is '{family}'; "
             "use a hypernetwork trained for this family."
         )
-    if schedule.frames is not None and family not in IMAGE_VAE_BACKBONES:
+    if schedule.frames is not None and not backbone_spec(family).frames_alone:
         raise Video2LoRAError(
             "Strengths by frame need a model that sees every frame as a picture, as AnimateDiff's do, and "
             f"the MODEL is '{family}'; leave frame_strengths and frame_mask empty."
@@ -191,13 +195,16 @@ def attach_animatediff(
 
 
 def add_factors(
-    patcher: ModelPatcher, targets: list[LayerTarget], factors: Factors, strength: float, prefix: str = ""
+    patcher: ModelPatcher,
+    targets: Iterable[LayerTarget],
+    factors: Factors,
+    strength: float,
+    prefix: str = "",
 ) -> None:
     """Hand low-rank factors to the host's patcher; raises Video2LoRAError unless it takes every one."""
     adapters = {}
-    for target in targets:
-        up, down = factors[target.name]
-        adapters[prefix + target.weight_key] = comfy.weight_adapter.LoRAAdapter(
+    for name, (up, down) in joined({target.name: factors[target.name] for target in targets}).items():
+        adapters[f"{prefix}{name.split('.', 1)[1]}.weight"] = comfy.weight_adapter.LoRAAdapter(
             set(), (up.detach(), down.detach(), None, None, None, None)
         )
     dropped = adapters.keys() - set(patcher.add_patches(adapters, strength))
@@ -232,15 +239,16 @@ def settle_motion_patches(model: ModelPatcher) -> int:
         pending = [patch for patch in waiting_patches(model) if patch.identity not in settled]
         if not pending:
             continue
+        scope = Scope(MOTION_SCOPE, patcher)
         for patch in pending:
-            require_motion_layers(patcher, patch)
+            scope.require(patch.targets)
         own = patcher.clone()
         keep_block_settings(patcher, own)
-        weights = linear_weights(patcher)
+        weights = scope.weights()
         for patch in pending:
             if choose_mode(patch.mode, patch.targets, weights).beside:
                 continue
-            add_factors(own, list(patch.targets), patch.factors, patch.strength)
+            add_factors(own, patch.targets, patch.factors, patch.strength)
         own.set_attachments(PATCH_KEY, settled | {patch.identity for patch in pending})
         model.set_additional_models(key, [*model.additional_models[key]])
         model.additional_models[key][index] = own
@@ -263,31 +271,26 @@ def settle_or_refuse(model: ModelPatcher) -> None:
         )
 
 
-def require_motion_layers(patcher: ModelPatcher, patch: MotionPatch) -> None:
-    """Raise Video2LoRAError unless the motion module has every layer of the temporal part, in its shape."""
-    require_layers(patch.targets, linear_weights(patcher), "the attached motion module", OTHER_MOTION_MODULE)
-
-
 def relative_norms(
-    owner: torch.nn.Module,
-    targets: list[LayerTarget],
+    scope: Scope,
+    targets: Iterable[LayerTarget],
     factors: Factors,
     weights: Mapping[str, torch.Tensor],
     strength: float,
 ) -> list[torch.Tensor]:
     """‖strength · B · A‖ / ‖W‖ (Frobenius) of every target, without ever forming B · A.
 
-    ‖B A‖² is the sum over BᵀB ∘ A Aᵀ, both rank × rank. The norms of W are kept as long as `owner` lives.
+    ‖B A‖² is the sum over BᵀB ∘ A Aᵀ, both rank × rank. The norms of W are kept as long as their model lives.
     A weight that the host has not read yet (a meta tensor) has no norm, and its target is left out.
     """
-    known = _weight_norms.setdefault(owner, {})
+    known = _weight_norms.setdefault(scope.patcher.model, {})
     norms = []
     for target in targets:
         if weights[target.weight_key].is_meta:
             continue
-        if target.weight_key not in known:
-            known[target.weight_key] = torch.linalg.vector_norm(weights[target.weight_key].float()).cpu()
+        if target.name not in known:
+            known[target.name] = torch.linalg.vector_norm(weight_rows(weights, target).float()).cpu()
         up, down = (factor.detach().float() for factor in factors[target.name])
         squared = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0.0)
-        norms.append(abs(strength) * squared.sqrt().cpu() / known[target.weight_key].clamp(min=1e-12))
+        norms.append(abs(strength) * squared.sqrt().cpu() / known[target.name].clamp(min=1e-12))
     return norms

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from ...video2lora_core import AdaptiveLoRA, Video2LoRA
+from ...video2lora_core.backbones import backbone_spec
 from ...video2lora_core.errors import Video2LoRAError
 from .preview import tiny_preview
 
 # The native range of reference frames at the VAE: what the host's VAE makes of an IMAGE in [0, 1] by itself.
 NATIVE_RANGE = (-1.0, 1.0)
-
-# Backbone families whose VAE encodes every frame alone; the others take an image or a video VAE.
-IMAGE_VAE_BACKBONES = ("sd1", "sd2", "sdxl")
 
 # Pixels the VAE gets at once. It is a constant, and not what happens to be free, so that the same clip is
 # always cut in the same pieces and gives the same bits: one frame of 512 × 512, 64 frames of 64 × 64.
@@ -60,7 +58,7 @@ def predict_from_reference(
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update_absolute(pieces + done, pieces + total)
 
-    latents = encode_reference(vae, frames, model.config.reference_range, encoded) * model.config.latent_scale
+    latents = model.config.scaled(encode_reference(vae, frames, model.config.reference_range, encoded))
     device = hypernet_to_device(model, latents)
     [lora] = model.predict(latents.to(device), iterations=iterations, progress=predicted)
     count, height, width, _ = frames.shape
@@ -77,7 +75,7 @@ def check_vae(model: Video2LoRA, vae: comfy.sd.VAE) -> None:
             f"'{config.backbone}', with {config.latent_channels}: "
             "link the VAE of the model it was trained for."
         )
-    wanted = (2,) if config.backbone in IMAGE_VAE_BACKBONES else (2, 3)
+    wanted = (2,) if backbone_spec(config.backbone).frames_alone else (2, 3)
     if vae.latent_dim not in wanted:
         kind = {1: "an audio", 3: "a video"}.get(vae.latent_dim, "another kind of")
         raise Video2LoRAError(
@@ -101,7 +99,7 @@ def encode_reference(
     scaling to another range is undone before.
     """
     pixels = _to_reference_range(vae, frames, reference_range)
-    pieces = _pieces(frames) if vae.latent_dim == 2 else [slice(None)]
+    pieces = _pieces(frames) if vae.latent_dim == 2 else [_whole_latents(vae, frames)]
     latents: list[Tensor] = []
     for index, piece in enumerate(pieces):
         with _seeded():
@@ -136,6 +134,16 @@ def hypernet_to_device(model: Video2LoRA, latents: Tensor) -> torch.device:
 def _pieces(frames: Tensor) -> list[slice]:
     step = max(1, PIXELS_AT_ONCE // (frames.shape[1] * frames.shape[2]))
     return [slice(first, first + step) for first in range(0, frames.shape[0], step)]
+
+
+def _whole_latents(vae: comfy.sd.VAE, frames: Tensor) -> slice:
+    """As many frames as a video VAE makes whole latents of: the first alone, then so many at a time.
+
+    Some of the host's refuse the others, some drop them.
+    """
+    formula = vae.downscale_index_formula
+    step = formula[0] if formula else 1
+    return slice(0, 1 + step * ((frames.shape[0] - 1) // step))
 
 
 def _to_reference_range(

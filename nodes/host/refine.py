@@ -16,7 +16,7 @@ from ...video2lora_core.spec import Video2LoRAConfig
 from ...video2lora_core.training.refine import RefineSettings, refine, usual_start
 from .curve import as_image, draw_loss_curve
 from .denoiser import HostDenoiser, training_mode
-from .layers import backbone_family, list_targets
+from .layers import backbone_family, latent_settings, list_targets
 from .patching import require_family
 from .prediction import check_vae, encode_reference
 from .preview import tiny_preview
@@ -78,10 +78,8 @@ def refine_on_reference(
 
 def seeded_matrices(model: ModelPatcher, seed: int) -> SeededMatrices:
     """Shared matrices for MODEL from a seed, orthogonal as at the start of training."""
-    latent_format = model.model.latent_format
     config = Video2LoRAConfig(
-        latent_channels=latent_format.latent_channels,
-        latent_scale=latent_format.scale_factor,
+        **latent_settings(model),
         down_dim=SEEDED_DOWN_DIM,
         up_dim=SEEDED_UP_DIM,
         decoder_blocks=1,

@@ -39,7 +39,7 @@ from ...video2lora_core.training.settings import check_settings
 from ...video2lora_core.training.settings_file import to_dict
 from .clip_encoder import HostClipEncoder
 from .denoiser import HostDenoiser, training_mode
-from .layers import backbone_family, list_targets
+from .layers import backbone_family, latent_settings, list_targets
 from .prediction import NATIVE_RANGE, check_vae
 from .training_samples import SampleList, make_samples
 
@@ -132,15 +132,12 @@ def run_job(
 def _make_hypernet(
     model: ModelPatcher, vae: comfy.sd.VAE, job: TrainingJob, start: Video2LoRA | None
 ) -> Video2LoRA:
-    feed_forward = job.hypernet.layers == "attention_feed_forward"
-    latent_format = model.model.latent_format
     if start is None:
         made = job.hypernet.create(
-            list_targets(model, feed_forward),
-            latent_format.latent_channels,
-            latent_format.scale_factor,
-            backbone_family(model),
+            list_targets(model, job.hypernet.target_spec()),
             job.training.seed,
+            backbone=backbone_family(model),
+            **latent_settings(model),
         )
     else:
         made = Video2LoRA(start.config, start.targets)

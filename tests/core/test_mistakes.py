@@ -66,7 +66,7 @@ def test_a_new_hypernetwork_is_bounded_by_the_memory_there_is(monkeypatch):
     settings = HypernetSettings(down_dim=8000, groups=("spatial",))
     targets = small_targets(8, 0)
     with pytest.raises(Video2LoRAError, match=r"needs \d+\.\d GB and 2\.0 GB .* down_dim"):
-        settings.create(targets, 4, 1.0, "sd1", 0)
+        settings.create(targets, 0, backbone="sd1", latent_channels=4)
 
 
 @pytest.mark.parametrize("kind", ["native", "compact", "auxiliary"])

@@ -236,10 +236,10 @@ def test_the_sizes_of_the_stem_are_settings(tmp_path):
     toml.write_text("[hypernet]\nstem_width = 24\nstem_hidden = 8\nstem_grid = [2, 3, 3]\n")
     settings = read_config(toml, SECTIONS)["hypernet"]
     targets = [LayerTarget("motion.a", 12, 12, "temporal"), LayerTarget("unet.b", 12, 16, "spatial")]
-    context = settings.create(targets, 4, 0.18215, "sd1", seed=0).config.context
+    context = settings.create(targets, 0, backbone="sd1", latent_channels=4).config.context
     assert (context.kind, context.width, context.hidden, context.grid) == ("stem", 24, 8, (2, 3, 3))
     with pytest.raises(Video2LoRAError, match="grid has three"):
-        dataclasses.replace(settings, stem_grid=(2, 3)).create(targets, 4, 0.18215, "sd1", seed=0)
+        dataclasses.replace(settings, stem_grid=(2, 3)).create(targets, 0, backbone="sd1", latent_channels=4)
 
 
 @pytest.mark.parametrize(

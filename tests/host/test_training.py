@@ -35,7 +35,9 @@ def model(host, tmp_path_factory, request):
 
 @pytest.fixture(scope="module")
 def hypernet(host, model):
-    targets = host.module("nodes.host.layers").list_targets(model, feed_forward=True)
+    targets = host.module("nodes.host.layers").list_targets(
+        model, host.module("video2lora_core.layer_rules").TargetSpec("attention_feed_forward")
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = host.core.Video2LoRA.create(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import Video2LoRAError
-from ..spec import LayerTarget, Video2LoRAConfig, targets_from_list, targets_to_list
+from ..spec import MAX_TARGETS, LayerTarget, Video2LoRAConfig, check_targets
 from .kinds import NATIVE_KEY, FileKind, file_kind, wrong_kind
 from .safetensors_io import MAX_METADATA_JSON, SafetensorsHeader
 from .writing import write_safetensors
@@ -84,3 +84,25 @@ def write_native(
 ) -> None:
     """Write the file atomically, `tensors` as they are. Raises Video2LoRAError when it fails."""
     write_safetensors(path, tensors, {NATIVE_KEY: description_json(config, targets)})
+
+
+def targets_to_list(targets: Sequence[LayerTarget]) -> list[list]:
+    """Targets as JSON: [name, in_features, out_features, group] each, in order."""
+    return [[target.name, target.in_features, target.out_features, target.group] for target in targets]
+
+
+def targets_from_list(rows: object) -> tuple[LayerTarget, ...]:
+    """Read what `targets_to_list` wrote. Raises Video2LoRAError for anything else."""
+    if not isinstance(rows, list) or len(rows) > MAX_TARGETS:
+        raise Video2LoRAError("The list of target layers is missing or too long.")
+    for row in rows:
+        if (
+            not isinstance(row, list)
+            or len(row) != 4
+            or not isinstance(row[0], str)
+            or not isinstance(row[3], str)
+        ):
+            raise Video2LoRAError(
+                "The list of target layers has an entry that is not [name, in, out, group]."
+            )
+    return check_targets([LayerTarget(*row) for row in rows])

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ..backbones import diffusers_wan_path
+from ..adapters import joined
+from ..backbones import backbone_spec
 from ..errors import Video2LoRAError
 from ..spec import GROUPS, LayerTarget
 
@@ -78,7 +79,7 @@ def _part(part: int, index: int, inner: str) -> str:
         return f"resnets.{index}.time_emb_proj"
     if part != 1:
         raise Video2LoRAError(f"diffusers has no name for the layer {inner}; export in the format comfyui.")
-    return f"attentions.{index}.{inner}"
+    return f"attentions.{index}.{inner.replace('time_stack.', 'temporal_transformer_blocks.')}"
 
 
 def diffusers_motion_path(path: str) -> str:
@@ -108,7 +109,6 @@ def export_tensors(
     targets: Sequence[LayerTarget],
     factors_of: Callable[[str], tuple[Tensor, Tensor]],
     *,
-    rank: int,
     backbone: str,
     groups: Collection[str] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -119,15 +119,15 @@ def export_tensors(
     when nothing is left, and when a layer has no name in the format.
     """
     chosen = _chosen_targets(format, targets, groups)
-    res_blocks = infer_res_blocks(target.name.split(".", 1)[1] for target in chosen if target.scope == "unet")
+    res_blocks = infer_res_blocks(target.path for target in chosen if target.scope == "unet")
+    whole = joined({target.name: factors_of(target.name) for target in chosen})
     tensors = {}
-    for target in chosen:
-        up, down = factors_of(target.name)
-        up_key, down_key, alpha_key = _keys(format, target, backbone, res_blocks)
+    for name, (up, down) in whole.items():
+        up_key, down_key, alpha_key = _keys(format, name, backbone, res_blocks)
         tensors[down_key] = down.to(dtype)
         tensors[up_key] = up.to(dtype)
         if alpha_key is not None:
-            tensors[alpha_key] = torch.tensor(float(rank), dtype=dtype)
+            tensors[alpha_key] = torch.tensor(float(down.shape[0]), dtype=dtype)
     return tensors
 
 
@@ -178,23 +178,26 @@ def _chosen_targets(
     return chosen
 
 
-def _keys(format: str, target: LayerTarget, backbone: str, res_blocks: int) -> tuple[str, str, str | None]:
-    """The keys of up, down and (where the format has one) alpha."""
-    path = target.name.split(".", 1)[1]
+def _keys(format: str, name: str, backbone: str, res_blocks: int) -> tuple[str, str, str | None]:
+    """The keys of up, down and (where the format has one) alpha of a whole Linear."""
+    scope, _, path = name.partition(".")
     if format == "comfyui":
         base = f"diffusion_model.{path}"
         return f"{base}.lora_up.weight", f"{base}.lora_down.weight", f"{base}.alpha"
     if format == "animatediff-motion":
         base = _motion_base(path)
         return f"{base}_lora.up.weight", f"{base}_lora.down.weight", None
-    path = diffusers_motion_path(path) if target.scope == "motion" else diffusers_unet_path(path, res_blocks)
+    path = diffusers_motion_path(path) if scope == "motion" else diffusers_unet_path(path, res_blocks)
     if format == "kohya":
         base = f"lora_unet_{path.replace('.', '_')}"
         return f"{base}.lora_up.weight", f"{base}.lora_down.weight", f"{base}.alpha"
-    # diffusers names its denoiser `transformer` in pipelines of diffusion transformers.
-    wan = backbone.startswith("wan")
-    base = f"{'transformer' if wan or backbone == 'cogvideox' else 'unet'}."
-    base += diffusers_wan_path(path) if wan else path
+    spec = backbone_spec(backbone)
+    if spec.in_diffusers is None:
+        raise Video2LoRAError(
+            f"What diffusers calls the layers of '{backbone}' is not known here; "
+            "export in the format comfyui."
+        )
+    base = f"{spec.component}.{spec.in_diffusers(path)}"
     return f"{base}.lora_B.weight", f"{base}.lora_A.weight", None
 
 

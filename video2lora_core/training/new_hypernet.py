@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ..backbones import backbone_spec
 from ..context import KINDS, ContextConfig
 from ..errors import Video2LoRAError
+from ..layer_rules import TargetSpec
 from ..model import Video2LoRA
 from ..spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM, GROUPS, LayerTarget
 from .settings_file import setting
@@ -19,11 +21,14 @@ class HypernetSettings:
     """The section [hypernet] of a config file; it describes a model that is trained from nothing."""
 
     layers: str = setting(
-        "attention", "Layers that get a LoRA: attention (the paper's), or attention and feed-forward.",
-        ("attention", "attention_feed_forward"),
-    )  # fmt: skip
+        "attention",
+        "Layers that get a LoRA: attention (the paper's), attention_feed_forward, or patterns of paths, as "
+        "blocks.*.self_attn.*",
+    )
     groups: tuple[str, ...] = setting(
-        GROUPS, "Where: spatial (the UNet, what is seen) and temporal (the motion module, how it moves)."
+        GROUPS,
+        "Where: spatial (what is in a frame), temporal (layers that look across frames alone: a motion "
+        "module, SVD's).",
     )
     rank: int = setting(1, "Rank of the predicted LoRAs (the paper's 1).")
     alpha: float = setting(1.0, "A prediction is scaled by alpha / rank.")
@@ -71,31 +76,29 @@ class HypernetSettings:
             readout=self.stem_readout if self.context == "stem" else 0,
         )
 
+    def target_spec(self) -> TargetSpec:
+        """The layers that are asked for. Raises Video2LoRAError for an unknown group."""
+        return TargetSpec(self.layers, self.groups)
+
     def create(
-        self,
-        targets: Sequence[LayerTarget],
-        latent_channels: int,
-        latent_scale: float,
-        backbone: str,
-        seed: int,
+        self, targets: Sequence[LayerTarget], seed: int, *, backbone: str, **latents: object
     ) -> Video2LoRA:
-        """An untrained model for the targets of the chosen groups.
+        """An untrained model for the targets; `latents` are settings of Video2LoRAConfig about them.
 
         Raises Video2LoRAError when the backbone has none of them or a setting is out of range.
         """
-        for group in self.groups:
-            if group not in GROUPS:
-                raise Video2LoRAError(f"Unknown group '{group}' of layers; use {', '.join(GROUPS)}.")
-        chosen = [target for target in targets if target.group in self.groups]
-        if "temporal" in self.groups and not any(target.group == "temporal" for target in chosen):
-            raise Video2LoRAError(
-                "The backbone has no temporal layers; attach a motion module, or set groups to spatial alone."
-            )
+        # A video model's layers need not be told apart; a model of single frames lacks its motion module.
+        expected = self.groups if backbone_spec(backbone).frames_alone else self.groups[:1]
+        for group in expected:
+            if not any(target.group == group for target in targets):
+                raise Video2LoRAError(
+                    f"The backbone has no {group} layers of the kind '{self.layers}': set groups and layers "
+                    "to what it has, or attach a motion module."
+                )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return Video2LoRA.create(
-                chosen,
-                latent_channels=latent_channels,
+                targets,
                 rank=self.rank,
                 alpha=self.alpha,
                 down_dim=self.down_dim,
@@ -105,5 +108,5 @@ class HypernetSettings:
                 context=self.context_config(),
                 base_weights=self.base_weights,
                 backbone=backbone,
-                latent_scale=latent_scale,
+                **latents,
             )

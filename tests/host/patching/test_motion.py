@@ -7,7 +7,7 @@ from ..backbones import motion_state_dict, relative_change
 from .loaded import motion_of
 
 
-def test_targets_are_the_attention_linears_of_both(targets_of, model, moving):
+def test_targets_are_the_attention_linears_of_both(host, targets_of, model, moving):
     spatial = targets_of(model)
     assert {target.group for target in spatial} == {"spatial"}
     # 2 down, 1 middle and 3 up transformers, each with two attentions of four Linears
@@ -19,7 +19,14 @@ def test_targets_are_the_attention_linears_of_both(targets_of, model, moving):
     name = "motion.down_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0."
     temporal = by_name[name + "attention_blocks.1.to_out.0"]
     assert (temporal.out_features, temporal.in_features, temporal.group) == (64, 64, "temporal")
-    assert len(targets_of(moving, feed_forward=True)) == 6 * 10 + 10 * 10
+    assert (
+        len(
+            targets_of(
+                moving, host.module("video2lora_core.layer_rules").TargetSpec("attention_feed_forward")
+            )
+        )
+        == 6 * 10 + 10 * 10
+    )
 
 
 def test_targets_do_not_change_while_a_motion_module_is_injected(targets_of, model, moving, sample):
