@@ -142,7 +142,7 @@ def test_the_graph_reads_its_hypernetwork_and_its_lora_again(host, model, name, 
         "Video2LoRALoadHypernet", hypernet_name=f"{name}.safetensors", aux_name="none"
     )
     assert hypernet.targets == lora.targets and hypernet.config == lora.model.config
-    _, saved = host.run_node(
+    _, saved, *_ = host.run_node(
         "Video2LoRASaveAdaptiveLoRA", adaptive_lora=host.core.AdaptiveLoRA(hypernet, lora.weights),
         filename_prefix=name, folder="output", name="", strength=1.0, spatial_strength=1.0,
         motion_strength=1.0,

@@ -145,9 +145,14 @@ def test_a_video_vae_encodes_a_whole_clip_for_a_video_backbone(host, clip):
         return torch.zeros(1, 16, 2, 4, 5)
 
     video_vae = SimpleNamespace(
-        latent_channels=16, latent_dim=3, spacial_compression_encode=lambda: 8, encode=encode
+        latent_channels=16,
+        latent_dim=3,
+        downscale_index_formula=(4, 8, 8),
+        spacial_compression_encode=lambda: 8,
+        encode=encode,
     )
     video_backbone = make_hypernet(host.core, latent_channels=16, backbone="cogvideox")
     lora, _ = run(host, hypernet=video_backbone, vae=video_vae, frames=clip)
-    assert seen == [(6, 32, 40, 3)]
+    # What this VAE makes whole latents of: the first frame, and every four after it.
+    assert seen == [(5, 32, 40, 3)]
     assert lora.weights.shape == (3, 12)
