@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from .errors import Video2LoRAError
+from .files.checkpoint import targets_from_list, targets_to_list
 from .files.digest import DIGEST_BYTES
 from .light_lora import AuxiliaryMatrices
 from .memory import require_memory
-from .files.checkpoint import targets_from_list, targets_to_list
 from .spec import LayerTarget, Video2LoRAConfig, check_targets
 
 # With the recipe and a preview a file for all attention layers of AnimateDiff stays below 50 KB.
