@@ -21,7 +21,8 @@ help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
 	@echo "make test    all tests (TESTS=tests/core for some of them, HOST=0.18.2 for another ComfyUI)"
 	@echo "make soak    a thousand random sequences of attaching, applying, cloning, sampling and unloading;"
-	@echo "             and a hundred prompts (N=n) queued, interrupted, taken back and refused"
+	@echo "             a hundred prompts (N=n) queued, interrupted, taken back and refused;"
+	@echo "             and a training killed at fifty random moments"
 	@echo "make fuzz    damaged files of every kind that is read (N=10000 of each, SEED=n)"
 	@echo "make bench   speed, as ratios"
 	@echo "make eval    what the shipped models transfer, measured (SEED=n, N=samples a set)"
@@ -40,7 +41,7 @@ test:
 	@$(RUN) -m pytest -q $(TESTS)
 
 soak:
-	@SEQUENCES=1000 PROMPTS=$(or $(N),100) $(RUN) -m pytest -q tests/host/test_sequences.py tests/host/test_queue.py
+	@SEQUENCES=1000 PROMPTS=$(or $(N),100) KILLS=50 $(RUN) -m pytest -q -s --timeout=0 tests/host/test_sequences.py tests/host/test_queue.py tests/core/test_training_killed.py
 
 fuzz:
 	@FUZZ_FILES=$(or $(N),10000) FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s --timeout=0 -k damaged_file tests/core/test_fuzz.py tests/host/test_fuzz_host.py

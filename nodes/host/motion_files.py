@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from pathlib import Path
 
 import comfy.weight_adapter
 import folder_paths
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.kinds import FileKind
+from ...video2lora_core.files.pickled import read_ckpt
 from .files import EXTENSION, MOTION_MODELS, NO_FILE, read_weights, resolve_file, weights_problem
 
 MOTION_LORAS = "animatediff_motion_lora"
@@ -72,29 +71,15 @@ def motion_file_fingerprint(folder: str, name: str | None) -> str:
 def read_motion_file(path: str | os.PathLike, wanted: FileKind) -> dict[str, Tensor]:
     """The tensors of a motion file; a .ckpt is read by torch's restricted loader, which runs no code of it.
 
-    Raises Video2LoRAError for a file of another kind or one that cannot be read, and for values that are not
-    finite.
+    Raises Video2LoRAError for a file of another kind or one that cannot be read, and for values that are no
+    finite weights.
     """
     if not os.fspath(path).lower().endswith(CKPT):
         return read_weights(path, wanted)[0]
-    name = os.path.basename(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise Video2LoRAError(
-            f"'{name}' cannot be read without running code that it holds, or is damaged; get a .safetensors "
-            "of it."
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = read_ckpt(path)
     marks = {FileKind.MOTION_MODULE: ".temporal_transformer.", FileKind.MOTION_LORA: "_lora.down."}
-    if not any(marks[wanted] in str(key) for key in tensors):
-        raise Video2LoRAError(f"'{name}' is not {wanted.value}; choose another file.")
-    for key, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value.sum(dtype=torch.float32)):
-            raise Video2LoRAError(
-                f"'{name}' has NaN or infinite values in '{key}'; the file is damaged, get it again."
-            )
+    if not any(marks[wanted] in key for key in tensors):
+        raise Video2LoRAError(f"'{os.path.basename(path)}' is not {wanted.value}; choose another file.")
     return tensors
 
 

@@ -14,7 +14,7 @@ from video2lora_core import AdaptiveLoRA, Video2LoRA, Video2LoRAError
 from video2lora_core.context import ContextConfig
 from video2lora_core.files.writing import write_safetensors
 from video2lora_core.motion_module import MotionModel
-from video2lora_core.training import cache
+from video2lora_core.training import cache, checkpoint
 
 from .small_models import latents, small_model, small_targets
 
@@ -88,7 +88,25 @@ def clip_cache(folder):
     return load, lambda clip: torch.equal(clip.latents, tensors["latents"])
 
 
-@pytest.mark.parametrize("make", [native, pair, compact, motion_module, clip_cache], ids=lambda m: m.__name__)
+def training_checkpoint(folder):
+    tensors = {"a.weight": torch.ones(3, 4), "step.a.weight": torch.tensor(3.0)}
+    facts = {"states": checkpoint.random_states(), "loss": [1.0, 2.0]}
+    model = small_model(small_targets(1, 1), decoder_blocks=1)
+    path = checkpoint.save_checkpoint(folder / "run", 7, tensors, facts, model, 3)
+    written = checkpoint.load_checkpoint(path).facts
+    # The checkpoint's other file is a native one, which is tried above.
+    (path / checkpoint.HYPERNET).unlink()
+
+    def same(loaded):
+        return loaded.facts == written and equal_tensors(loaded.tensors, tensors)
+
+    return lambda: checkpoint.load_checkpoint(path), same
+
+
+KINDS = (native, pair, compact, motion_module, clip_cache, training_checkpoint)
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 def test_a_damaged_file_loads_equal_or_is_refused_in_one_sentence(tmp_path, make):
     load, same = make(tmp_path)
     paths = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,6 +1,10 @@
-"""kill -9 at random moments of training and saving: the run goes on as if nothing had been."""
+"""kill -9 at random moments of training and saving: the run goes on as if nothing had been.
+
+KILLS=50 (`make soak`) tries as many moments.
+"""
 
 import dataclasses
+import os
 import random
 import signal
 import subprocess
@@ -15,7 +19,8 @@ from tests.core.test_training_loop import SHORT, trainer
 from video2lora_core import Video2LoRA
 from video2lora_core.training.checkpoint import CHECKPOINTS, list_checkpoints
 
-STEPS, KILLS = 14, 5
+KILLS = int(os.environ.get("KILLS", "5"))
+STEPS = 8 * KILLS
 BUSY = dataclasses.replace(SHORT, steps=STEPS, save_every=1, evaluate_every=0, log_every=1)
 
 
@@ -26,36 +31,47 @@ def run(folder: Path) -> None:
     started.run()
 
 
-def killed_at(folder: Path, step: int, delay: float) -> int:
-    """Train in another process, killed `delay` seconds after the checkpoint of `step`; returns the last
-    one.
-    """
-    code = (
-        f"from pathlib import Path; import tests.core.test_training_killed as t; t.run(Path({str(folder)!r}))"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not any(int(path.name[5:]) >= step for path in list_checkpoints(folder / CHECKPOINTS)):
-        assert time.monotonic() < deadline and child.poll() is None, child.communicate()[1]
-        time.sleep(0.002)
-    time.sleep(delay)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
-    return int(list_checkpoints(folder / CHECKPOINTS)[-1].name[5:])
+def last_step(folder: Path) -> int:
+    """The step of the newest checkpoint, 0 for none; all of them are whole."""
+    found = list_checkpoints(folder / CHECKPOINTS)
+    for path in found:
+        Video2LoRA.load(path / "hypernet.safetensors")
+    return int(found[-1].name[5:]) if found else 0
+
+
+def kill_often(folder: Path) -> None:
+    """Train in forks of this process, each killed some milliseconds after its first new checkpoint."""
+    torch.set_num_threads(1)
+    moments = random.Random(5)
+    for _ in range(KILLS):
+        before = last_step(folder)
+        child = os.fork()
+        if child == 0:
+            run(folder)
+            os._exit(0)
+        places = folder / CHECKPOINTS
+        while not any(int(path.name[5:]) > before for path in list_checkpoints(places)):
+            assert os.waitpid(child, os.WNOHANG) == (0, 0), "the training ended by itself"
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0.0, 0.06))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), "the training was over before it was killed"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is of POSIX")
 def test_killed_at_random_moments_is_the_uninterrupted_run(tmp_path):
-    torch.set_num_threads(1)
     run(tmp_path / "whole")
-    folder, moments = tmp_path / "killed", random.Random(5)
-    last = 0
-    for _ in range(KILLS):
-        last = killed_at(folder, last + 1, moments.uniform(0.0, 0.03))
-        for path in list_checkpoints(folder / CHECKPOINTS):
-            Video2LoRA.load(path / "hypernet.safetensors")
+    folder = tmp_path / "killed"
+    # A process of its own: forking is safe only where no threads were started.
+    code = f"import tests.core.test_training_killed as t; t.kill_often(t.Path({str(folder)!r}))"
+    killed = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
+    )
+    assert killed.returncode == 0, killed.stderr[-2000:]
+    stopped = last_step(folder)
+    assert KILLS <= stopped < STEPS
+    print(f"killed {KILLS} times on the way to step {stopped} of {STEPS}")
     run(folder)
     whole, other = (trainer(place, settings=BUSY) for place in (tmp_path / "whole", folder))
     assert whole.resume() and other.resume() and other.state.step == STEPS

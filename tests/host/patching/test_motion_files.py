@@ -1,6 +1,7 @@
 """Motion modules as .ckpt, motion LoRA files and long videos, with the built-in loader alone."""
 
 import pickle
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -93,3 +94,22 @@ def test_a_long_video_runs_in_the_hosts_context_windows(
     assert plain.shape[0] == 40 and plain.isfinite().all()
     assert relative_change(merged, plain) > 1e-2
     assert relative_change(beside, merged) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["packed", "repeated", "integers"])
+def test_a_ckpt_that_would_take_more_than_its_size_is_refused(host, files, model, error, kind):
+    path = host.models / "animatediff_models" / "large.ckpt"
+    if kind == "packed":
+        torch.save({"state_dict": {"a": torch.zeros(1_000_000)}}, path)
+        parts = {info.filename: ZipFile(path).read(info) for info in ZipFile(path).infolist()}
+        with ZipFile(path, "w", ZIP_DEFLATED) as packed:
+            for name, content in parts.items():
+                packed.writestr(name, content)
+    else:
+        value = (
+            torch.zeros(1).expand(10**5, 10**5) if kind == "repeated" else torch.zeros(4, dtype=torch.int8)
+        )
+        torch.save({"down_blocks.0.temporal_transformer.norm.weight": value}, path)
+    with pytest.raises(error, match=r"large.ckpt.*(packed|more memory|no type of weights)"):
+        load(host, model, "large.ckpt")
+    path.unlink()
