@@ -11,7 +11,7 @@ from .errors import Video2LoRAError
 FITS = ("crop", "letterbox")
 
 # Rows that become floats at once.
-_ROWS = 256
+_ROWS = 128
 
 
 def fitted_size(width: float, height: float, longest_side: int, multiple: int = 8) -> tuple[int, int]:
@@ -41,10 +41,13 @@ def fit_picture(pixels: Tensor, size: tuple[int, int], fit: str = "crop", aspect
     channels = pixels.shape[2]
     inner = _scaled_size(pixels.shape[1] * aspect, pixels.shape[0], size, fit)
     picture = torch.zeros((height, width, 3), dtype=torch.float32, device=pixels.device)
+    # Filled in place: small results kept between large temporaries would hold the heap open.
+    across = torch.empty((pixels.shape[0], inner[0]), dtype=torch.float32, device=pixels.device)
     for channel in range(1 if channels < 3 else 3):
         # Rows are scaled across first, some at a time, as torch does it for all: no large plane of floats.
-        across = [_scaled(_plane(rows, channel), rows.shape[0], inner[0]) for rows in pixels.split(_ROWS)]
-        _place(_scaled(torch.cat(across), inner[1], inner[0]), picture[..., channel])
+        for rows, scaled in zip(pixels.split(_ROWS), across.split(_ROWS), strict=True):
+            scaled.copy_(_scaled(_plane(rows, channel), rows.shape[0], inner[0]))
+        _place(_scaled(across, inner[1], inner[0]), picture[..., channel])
     if channels < 3:
         picture[..., 1:] = picture[..., :1]
     return picture

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -187,3 +189,20 @@ def test_a_checkpoint_says_how_its_clips_were_taken(tmp_path):
     for wrong in ({"frames": 1.5}, {"fps": -1}, {"width": "64"}, {"depth": 8}, [8]):
         with pytest.raises(Video2LoRAError, match="The setting clip"):
             dataclasses.replace(model.config, clip=wrong)
+
+
+def test_scaling_an_8k_picture_takes_little_memory_beside_it():
+    """In a process of its own: what matters is the most memory it ever had."""
+    code = """
+import resource, torch
+from video2lora_core.fitting import fit_picture
+torch.set_num_threads(1)
+fit_picture(torch.zeros(64, 64, 3, dtype=torch.uint8), (32, 32))
+picture = torch.ones(4320, 7680, 3, dtype=torch.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(3):
+    fit_picture(picture, (512, 288))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    more = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
+    assert int(more.stdout) < 50 * 2**10 * (2**10 if sys.platform == "darwin" else 1)

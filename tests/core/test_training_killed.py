@@ -20,7 +20,7 @@ from video2lora_core import Video2LoRA
 from video2lora_core.training.checkpoint import CHECKPOINTS, list_checkpoints
 
 KILLS = int(os.environ.get("KILLS", "5"))
-STEPS = 8 * KILLS
+STEPS = 6 * KILLS
 BUSY = dataclasses.replace(SHORT, steps=STEPS, save_every=1, evaluate_every=0, log_every=1)
 
 
@@ -39,8 +39,11 @@ def last_step(folder: Path) -> int:
     return int(found[-1].name[5:]) if found else 0
 
 
-def kill_often(folder: Path) -> None:
-    """Train in forks of this process, each killed some milliseconds after its first new checkpoint."""
+def kill_often(folder: Path, pace: float) -> None:
+    """Train in forks of this process, each killed at any moment of the two steps after its first new one.
+
+    pace: seconds that a step with its saving takes.
+    """
     torch.set_num_threads(1)
     moments = random.Random(5)
     for _ in range(KILLS):
@@ -53,7 +56,7 @@ def kill_often(folder: Path) -> None:
         while not any(int(path.name[5:]) > before for path in list_checkpoints(places)):
             assert os.waitpid(child, os.WNOHANG) == (0, 0), "the training ended by itself"
             time.sleep(0.001)
-        time.sleep(moments.uniform(0.0, 0.06))
+        time.sleep(moments.uniform(0.0, 2.0 * pace))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), "the training was over before it was killed"
@@ -61,17 +64,19 @@ def kill_often(folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is of POSIX")
 def test_killed_at_random_moments_is_the_uninterrupted_run(tmp_path):
+    started = time.monotonic()
     run(tmp_path / "whole")
+    pace = (time.monotonic() - started) / STEPS
     folder = tmp_path / "killed"
     # A process of its own: forking is safe only where no threads were started.
-    code = f"import tests.core.test_training_killed as t; t.kill_often(t.Path({str(folder)!r}))"
+    code = f"import tests.core.test_training_killed as t; t.kill_often(t.Path({str(folder)!r}), {pace})"
     killed = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
     )
     assert killed.returncode == 0, killed.stderr[-2000:]
     stopped = last_step(folder)
     assert KILLS <= stopped < STEPS
-    print(f"killed {KILLS} times on the way to step {stopped} of {STEPS}")
+    print(f"killed {KILLS} times, {pace:.3f} s a step, on the way to step {stopped} of {STEPS}")
     run(folder)
     whole, other = (trainer(place, settings=BUSY) for place in (tmp_path / "whole", folder))
     assert whole.resume() and other.resume() and other.state.step == STEPS
