@@ -22,7 +22,8 @@ BATCH = 16
 class DemoModels:
     """Backbone, motion module, VAE and hypernetwork; `comfy_tools.start_host` must have been called.
 
-    models: a folder like demo/models. hypernet: its file, when it lies elsewhere.
+    models: a folder like demo/models. hypernet: its file, when it lies elsewhere. `denoiser` is the backbone
+    as training sees it.
     """
 
     def __init__(self, models: Path = comfy_tools.MODELS, hypernet: Path | None = None) -> None:
@@ -34,15 +35,15 @@ class DemoModels:
         self.hypernet = core_module("model").Video2LoRA.load(hypernet or models / HYPERNET)
         self.vae = VAECodec(models / BACKBONE)
         self._tokens = CaptionTokens()
-        with self._ready():
-            self._denoiser = host_module("denoiser").HostDenoiser(model, list(self.hypernet.targets))
-            self._branches = core_module("adapters").AdapterBranches(self._denoiser.modules())
+        with self.ready():
+            self.denoiser = host_module("denoiser").HostDenoiser(model, list(self.hypernet.targets))
+            self._branches = core_module("adapters").AdapterBranches(self.denoiser.modules())
         timesteps = torch.linspace(TIMESTEPS - 1, 0, STEPS).long()
         self._ladder = list(zip(timesteps, sigma_table()[timesteps], strict=True))
 
     def predict(self, references: Tensor) -> Tensor:
         """Reference clips (B, 3, F, H, W) in 0..1 -> predicted vectors (B, N, D)."""
-        with self._ready():
+        with self.ready():
             parts = [self.hypernet.predict_weights(z) for z in self.vae.encode(references).split(BATCH)]
             return torch.cat(parts)
 
@@ -62,8 +63,8 @@ class DemoModels:
     def _sample_batch(
         self, noise: Tensor, captions: list[str], weights: Tensor | None, strength: float
     ) -> Tensor:
-        with self._ready():
-            context = self._encode_texts(captions)
+        with self.ready():
+            context = self.encode_texts(captions)
             if weights is None:
                 return self._euler(noise, context)
             factors = self.hypernet.batched_factors(weights)
@@ -75,13 +76,14 @@ class DemoModels:
         x = noise * (self._ladder[0][1].square() + 1).sqrt()
         following = [sigma for _, sigma in self._ladder[1:]] + [torch.zeros(())]
         for (timestep, sigma), next_sigma in zip(self._ladder, following, strict=True):
-            v = self._denoiser.forward(x, timestep.expand(len(x)), context)
+            v = self.denoiser.forward(x, timestep.expand(len(x)), context)
             scale = (sigma.square() + 1).sqrt()
             denoised = x / scale.square() - v * sigma / scale
             x = x + (x - denoised) / sigma * (next_sigma - sigma)
         return x
 
-    def _encode_texts(self, captions: list[str]) -> Tensor:
+    def encode_texts(self, captions: list[str]) -> Tensor:
+        """Conditioning (B, tokens, width) of captions."""
         rows = [
             self._clip.encode_from_tokens({"l": [[(int(i), 1.0) for i in ids]]})
             for ids in self._tokens(captions)
@@ -89,6 +91,7 @@ class DemoModels:
         return torch.cat(rows).clone()
 
     @contextmanager
-    def _ready(self) -> Iterator[None]:
+    def ready(self) -> Iterator[None]:
+        """Outside of inference mode, without gradients."""
         with host_module("denoiser").training_mode(), torch.no_grad():
             yield

@@ -36,6 +36,9 @@ class World:
         self.host, self.management = host, comfy.model_management
         self.patching = host.module("nodes.host.patching")
         self.list_targets = host.module("nodes.host.layers").list_targets
+        self.hooks, self.guidance, self.schedule = (
+            host.module(f"nodes.host.{name}") for name in ("hooks", "guidance", "schedule")
+        )
         load = host.module("nodes.host.small_checkpoint").load_small_checkpoint
         self.root, clip, _ = load(save_checkpoint(folder / "tiny.safetensors"))
         self.other, _, _ = load(save_checkpoint(folder / "other.safetensors", seed=7))
@@ -57,9 +60,14 @@ class World:
         self.resident = []
 
     @torch.inference_mode()
-    def sample(self, model):
+    def sample(self, model, hooks=None):
+        prompt = self.prompt
+        if hooks is not None:
+            from comfy_extras.nodes_hooks import ConditioningSetProperties
+
+            prompt = ConditioningSetProperties().set_properties(prompt, 1.0, "default", hooks=hooks)[0]
         return self.host.run_node(
-            "KSampler", model=model, positive=self.prompt, negative=self.prompt,
+            "KSampler", model=model, positive=prompt, negative=prompt,
             latent_image={"samples": torch.zeros(2, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
             sampler_name="euler", scheduler="normal", denoise=1.0,
         )[0]["samples"]  # fmt: skip
@@ -71,8 +79,8 @@ class World:
         # Each MODEL with its motion module, the LoRAs applied to it, and how often *Load LoRA* was.
         models, taken = [(self.root, None, (), 0), (attached, 0, (), 0)], []
         steps = (
-            "attach", "apply", "clone", "load LoRA", "list", "sample", "weights", "sample the base",
-            "sample another", "unload", "forget",
+            "attach", "apply", "beside", "schedule", "blend", "guide", "clone", "load LoRA", "list", "sample",
+            "weights", "sample the base", "sample another", "sample hooked", "unload", "forget",
         )  # fmt: skip
         for _ in range(STEPS):
             name, index = draw.choice(steps), draw.randrange(len(models))
@@ -86,6 +94,20 @@ class World:
                 lora, spatial, temporal = draw.choice(self.loras), *draw.choices((1.0, 0.7, -1.3), k=2)
                 made, _ = self.patching.apply_adaptive_lora(model, lora, spatial, temporal)
                 models.append((made, motion, (*applied, (lora, spatial, temporal)), walked))
+            elif name in ("beside", "schedule"):
+                how = {"schedule": self.any_schedule(draw)} if name == "schedule" else {"mode": "beside"}
+                made, _ = self.patching.apply_adaptive_lora(model, draw.choice(self.loras), 1.0, 0.7, **how)
+                models.append((made, motion, applied, walked))
+            elif name == "blend":
+                own = draw.choice(self.loras)
+                lora = self.host.core.blend([(own, 0.7), (own, -1.2)], draw.choice(("expanded", "predicted")))
+                made, _ = self.patching.apply_adaptive_lora(model, lora)
+                models.append((made, motion, (*applied, (lora, 1.0, 1.0)), walked))
+            elif name == "guide":
+                guidance = self.guidance.ReferenceGuidance(draw.choice(self.loras), 2.0, 1.0, 0.0)
+                models.append((self.guidance.add_guidance(model, guidance), motion, applied, walked))
+            elif name == "sample hooked":
+                self.sample_hooked(model, draw)
             elif name == "clone":
                 models.append((model.clone(), motion, applied, walked))
             elif name == "load LoRA":
@@ -105,6 +127,19 @@ class World:
             elif name.startswith("sample "):
                 self.sample(self.root if name == "sample the base" else self.other)
         return taken
+
+    def any_schedule(self, draw):
+        frames = self.schedule.read_frame_curve(draw.choice(["", "0, 1", "0: 1, 1: -1"]))
+        return self.schedule.Schedule(draw.choice([0.0, 0.2]), draw.choice([0.6, 1.0]), frames)
+
+    def sample_hooked(self, model, draw):
+        """Sample with a LoRA on the conditioning; without a motion module it is refused, which is right."""
+        hooks = self.hooks.make_hooks(draw.choice(self.loras), 1.0, 1.0, schedule=self.any_schedule(draw))
+        try:
+            self.sample(model, hooks)
+            assert model.additional_models
+        except self.host.module("video2lora_core.errors").Video2LoRAError:
+            assert not model.additional_models
 
     def assert_weights(self, model, motion, applied, walked):
         """Loaded, every weight is W + s B A of all that was applied, to 1e-6."""

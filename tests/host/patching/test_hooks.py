@@ -128,6 +128,36 @@ def test_only_the_conditioning_that_carries_it_has_it(
             assert relative_change(results[first], results[second]) > 1e-3, (first, second)
 
 
+def test_on_an_area_it_acts_there_alone(host, parts, targets_of, make_lora, moving, hooks_of):
+    """Left half and right half are prompts of their own; in one step neither sees the other."""
+    from comfy_extras.nodes_hooks import ConditioningSetProperties
+
+    (encoded,) = host.run_node("CLIPTextEncode", clip=parts[1], text="a red ball")
+    hooks = hooks_of(make_lora(targets_of(moving)))
+
+    def half(x, carried):
+        (placed,) = host.run_node(
+            "ConditioningSetArea", conditioning=encoded, width=32, height=64, x=x, y=0, strength=1.0
+        )
+        if carried is None:
+            return placed
+        return ConditioningSetProperties().set_properties(placed, 1.0, "default", hooks=carried)[0]
+
+    @torch.inference_mode()
+    def run(left, right):
+        positive = half(0, left) + half(32, right)
+        return host.run_node(
+            "KSampler", model=moving, positive=positive, negative=encoded,
+            latent_image={"samples": torch.zeros(3, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
+            sampler_name="euler", scheduler="normal", denoise=1.0,
+        )[0]["samples"]  # fmt: skip
+
+    plain, one_side, both = run(None, None), run(hooks, None), run(hooks, hooks)
+    assert torch.equal(one_side[..., 4:], plain[..., 4:])
+    assert relative_change(one_side[..., :4], plain[..., :4]) > 1e-3
+    assert relative_change(one_side[..., :4], both[..., :4]) < 1e-5
+
+
 def test_hooks_add_up_with_stock_ones_and_merged_loras(
     patching, targets_of, make_lora, moving, guided, hooks_of
 ):

@@ -168,6 +168,36 @@ def test_windows_know_their_frames(schedule):
     assert rising.reversed_share().values([0, 11], 12).tolist() == [1.0, -4.5]
 
 
+def test_frames_are_counted_in_the_whole_video_under_the_hosts_windows(
+    host, parts, patching, targets_of, make_lora, moving, curve
+):
+    """The spatial part alone: what the last of six frames gets, the second window gives its last one."""
+    windows = pytest.importorskip("comfy_extras.nodes_context_windows", reason="this host has no windows")
+    lora = make_lora(targets_of(moving))
+    with torch.inference_mode():
+        (positive,) = host.run_node("CLIPTextEncode", clip=parts[1], text="a red ball")
+
+    @torch.inference_mode()
+    def run(model):
+        windowed = windows.ContextWindowsManualNode.execute(
+            model=model, context_length=4, context_overlap=2, context_schedule="standard_static",
+            context_stride=1, closed_loop=False, fuse_method="pyramid", dim=0,
+        ).result[0]  # fmt: skip
+        return host.run_node(
+            "KSampler", model=windowed, positive=positive, negative=positive,
+            latent_image={"samples": torch.zeros(6, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
+            sampler_name="euler", scheduler="normal", denoise=1.0,
+        )[0]["samples"]  # fmt: skip
+
+    def applied(**how):
+        return run(patching.apply_adaptive_lora(moving, lora, 1.0, 0.0, **how)[0])
+
+    plain, even = run(moving), applied(schedule=curve("1, 1"))
+    assert relative_change(even, applied()) < 1e-4
+    change = (applied(schedule=curve("0: 0, 4: 0, 5: 3")) - plain).flatten(1).norm(dim=1)
+    assert change[5] > 2 * change[:5].max(), change
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
