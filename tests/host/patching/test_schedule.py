@@ -180,9 +180,8 @@ def test_frames_are_counted_in_the_whole_video_under_the_hosts_windows(
     @torch.inference_mode()
     def run(model):
         windowed = windows.ContextWindowsManualNode.execute(
-            model=model, context_length=4, context_overlap=2, context_schedule="standard_static",
-            context_stride=1, closed_loop=False, fuse_method="pyramid", dim=0,
-        ).result[0]  # fmt: skip
+            model, 4, 2, "standard_static", 1, False, "pyramid", 0
+        ).result[0]
         return host.run_node(
             "KSampler", model=windowed, positive=positive, negative=positive,
             latent_image={"samples": torch.zeros(6, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
