@@ -179,8 +179,10 @@ def test_the_base_model_is_as_it_was_after_any_sequence(world, first):
         state = world.root.model.state_dict()
         wrong = [key for key, value in world.weights.items() if not torch.equal(state[key], value)]
         assert not wrong, (seed, steps, wrong[:3])
-        hooked = [name for name, part in world.root.model.named_modules() if part._forward_hooks]
-        assert not hooked, (seed, steps, hooked)
+        parts = world.root.model.named_modules()
+        hooked = [name for name, part in parts if part._forward_hooks or part._forward_pre_hooks]
+        assert not hooked and not world.root.hook_patches, (seed, steps, hooked)
+        assert not any(world.root.callbacks.values()) and not any(world.root.injections.values()), steps
     world.resident.append(resident_bytes())
 
 
