@@ -71,7 +71,7 @@ def videos(unet):
     def run(x, timesteps, context, conditions):
         video = x.unflatten(0, (conditions, -1)).transpose(1, 2)
         frames = x.shape[0] // conditions
-        found = unet(video, timesteps[::frames], context[::frames]).sample
+        found = unet(video, timesteps[::frames], context).sample
         return found.transpose(1, 2).flatten(0, 1)
 
     return run

@@ -40,7 +40,7 @@ def test_the_loss_falls_and_all_else_stays(
         lora = make_lora(targets_of(moving))
     before = {name: value.clone() for name, value in lora.model.state_dict().items()}
     originals = original_weights(moving)
-    settings = settings_of(steps=24, draws=2, rate=0.03)
+    settings = settings_of(steps=24, draws=2, rate=0.06)
     with torch.inference_mode():
         refined, curve, losses = refine(moving, parts[2], positive, frames, settings, lora)
         again, _, _ = refine(moving, parts[2], positive, frames, settings, lora)
