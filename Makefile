@@ -15,7 +15,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help demo snapshot pictures figures locales test soak fuzz bench lint eval clean python
+.PHONY: help demo snapshot pictures figures locales settings test soak fuzz bench lint eval clean python
 
 help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
@@ -28,6 +28,7 @@ help:
 	@echo "make eval    what the shipped models transfer, measured (SEED=n, N=samples a set)"
 	@echo "make lint    ruff"
 	@echo "make snapshot  node ids and inputs that shared graphs rely on, after one was added"
+	@echo "make settings  all settings of Train in its help page"
 	@echo "make locales   locales/en from the nodes; what zh and ja lack is printed"
 	@echo "make figures   icon, banner and the figure of docs/how_it_works.md"
 	@echo "make pictures  the nodes' pictures in the help pages, from the graphs that ship"
@@ -54,6 +55,9 @@ eval:
 
 snapshot:
 	@$(RUN) scripts/snapshot_schemas.py
+
+settings:
+	@$(RUN) -m scripts.settings_help
 
 locales:
 	@$(RUN) -m scripts.make_locales
