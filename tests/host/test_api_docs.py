@@ -9,16 +9,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_documented_program_runs(server, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 5
     program = "\n".join(blocks).replace("http://127.0.0.1:8188", server.url)
     for name in ("workflows", "demo"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     documented = tmp_path / "documented.py"
     documented.write_text(program)
-    runpy.run_path(str(documented))
+    said = runpy.run_path(str(documented))
     clips = len(list((ROOT / "demo" / "references").glob("*.mp4")))
-    assert len(list(tmp_path.glob("with_*.mp4"))) == 1 + clips
+    # One reference, the folder, and the last graph, which is followed; `state`'s prompt is waited for alone.
+    assert len(list(tmp_path.glob("with_*.mp4"))) == 2 + clips
     # Without the LoRA one seed gives one video, which ComfyUI makes once for the whole folder.
-    assert len(list(tmp_path.glob("without_*.mp4"))) == 2
+    assert len(list(tmp_path.glob("without_*.mp4"))) == 3
     assert all(video.stat().st_size > 500 for video in tmp_path.glob("*.mp4"))
+    assert said["state"](said["prompt_id"]) == "done"
+    assert {value for node, value, _ in said["steps"] if node in ("11", "15")} >= {1, said["steps"][-1][2]}
