@@ -1,4 +1,5 @@
-"""Draws web/docs/pictures/<node>.webp: every node as it looks in a graph that ships, after the graph has run.
+"""Draws web/docs/pictures/<node>.webp: every node as it looks in a graph that ships, after it has run; and
+docs/pictures/first_run.webp, the whole first graph.
 
 make pictures        the environment with playwright, and chromium; some minutes
 """
@@ -21,6 +22,7 @@ sys.path.append(str(ROOT))
 from tools.comfy.server import ComfyServer  # noqa: E402
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
+FIRST_RUN = ROOT / "docs" / "pictures" / "first_run.webp"
 WORKFLOWS = ROOT / "workflows"
 READY = "window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100"
 SETTINGS = {
@@ -64,6 +66,13 @@ def draw(page: Page, node_id: int, node_type: str) -> None:
     picture.save(PICTURES / f"{node_type}.webp", quality=80, method=6)
 
 
+def draw_graph(page: Page) -> None:
+    """Write the picture of the whole open graph."""
+    page.evaluate("async () => { await app.extensionManager.command.execute('Comfy.Canvas.FitView'); }")
+    page.wait_for_timeout(2000)
+    Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(FIRST_RUN, quality=80, method=6)
+
+
 def main() -> None:
     """Run the graphs until every node has its picture; nodes that no graph has are drawn alone."""
     with ComfyServer() as server, sync_playwright() as driver:
@@ -86,6 +95,8 @@ def main() -> None:
             except RuntimeError as error:
                 print(f"{path.name}: {error}", file=sys.stderr)
                 continue
+            if path.stem == "first_run":
+                draw_graph(page)
             for node in nodes:
                 draw(page, node["id"], node["type"])
                 missing.discard(node["type"])
