@@ -77,8 +77,22 @@ def test_the_errors_on_a_page_are_given_by_the_code(page, said):
     assert errors
     for error in errors:
         for sentence in error.split(" / "):
-            pattern = ".*".join(map(re.escape, re.split("…", sentence)))
-            assert re.search(pattern.replace(r"\ \.\*", ".*"), said), (page.name, sentence)
+            assert is_said(sentence, said), (page.name, sentence)
+
+
+def test_the_front_page_is_short_and_quotes_real_messages(said):
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 200
+    messages = re.findall(r"^\| `(.+?)` \|", text.partition("## When it says")[2].partition("\n## ")[0], re.M)
+    assert len(messages) > 5
+    for message in messages:
+        assert is_said(message, said), message
+
+
+def is_said(sentence: str, said: str) -> bool:
+    """Whether the code has a text like it, with anything where the sentence has …"""
+    pattern = ".*".join(map(re.escape, sentence.split("…"))).replace(r"\ .*", ".*")
+    return re.search(pattern, said) is not None
 
 
 def test_the_page_of_train_has_all_settings():
