@@ -5,7 +5,7 @@ from .animatediff_loader import AnimateDiffLoader
 from .apply_adaptive_lora import ApplyAdaptiveLoRA
 from .apply_several import ApplyAdaptiveLoRABatch, InterpolateAdaptiveLoRAs
 from .compare import Compare, ResultsGrid
-from .example_reference import ExampleReference
+from .example_reference import ExampleReference, ExampleTrainingClips
 from .load_hypernet import LoadVideo2LoRAHypernet
 from .reference_folder import ReferenceFolder
 from .reference_guidance import GuideByReference
@@ -37,4 +37,5 @@ NODE_CLASSES = [
     AnimateDiffLoader,
     LoadSmallCheckpoint,
     TrainVideo2LoRA,
+    ExampleTrainingClips,
 ]

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from comfy_api.latest import io, ui
-from server import PromptServer
+from comfy_api.latest import io
 
 from .host.branch import AUTO, MODES
+from .host.patch_report import PatchReport
 from .host.patching import apply_adaptive_lora
 from .io_types import AdaptiveLoRAType
 from .schema import SEARCH_ALIASES, describe
@@ -53,7 +53,6 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
                     "their weights on average, beside what is usual.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -76,11 +75,9 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
             mode,
             read_schedule(**schedule),
         )
-        return reported(cls, patched, str(report))
+        return reported(patched, report)
 
 
-def reported(node: type[io.ComfyNode], model: Any, text: str) -> io.NodeOutput:
-    """MODEL and a report, which the node shows, too."""
-    if node.hidden.unique_id:
-        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
-    return io.NodeOutput(model, text, ui=ui.PreviewText(text))
+def reported(model: Any, report: PatchReport) -> io.NodeOutput:
+    """MODEL and a report, whose lines the node shows, too."""
+    return io.NodeOutput(model, str(report), ui={"text": report.lines})

@@ -42,7 +42,6 @@ class ApplyAdaptiveLoRABatch(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What was patched, as in Apply."),
                 io.Int.Output(display_name="videos", tooltip="How many references: for Repeat Latent Batch."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -64,7 +63,7 @@ class ApplyAdaptiveLoRABatch(io.ComfyNode):
             strength[0] * motion_strength[0],
             schedule=read_schedule(**schedule),
         )
-        shown = reported(cls, patched, str(report))
+        shown = reported(patched, report)
         return io.NodeOutput(*shown.result, len(loras), ui=shown.ui)
 
 
@@ -93,7 +92,6 @@ class InterpolateAdaptiveLoRAs(io.ComfyNode):
                 io.Model.Output(tooltip="The patched model."),
                 io.String.Output(display_name="report", tooltip="What was patched, as in Apply."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -126,4 +124,4 @@ class InterpolateAdaptiveLoRAs(io.ComfyNode):
             strength * motion_strength,
             read_schedule(start_percent, end_percent),
         )
-        return reported(cls, patched, report)
+        return reported(patched, report)

@@ -1,8 +1,9 @@
-"""*Example Reference Video*: a clip that ships with the pack, so that a first run needs no file."""
+"""*Example Reference Video* and *Example Training Clips*: a first run needs no file."""
 
 from comfy_api.latest import InputImpl, io
 
 from .host import files
+from .host.example_clips import make_example_clips
 from .schema import SEARCH_ALIASES, describe
 
 
@@ -34,3 +35,31 @@ class ExampleReference(io.ComfyNode):
     def execute(cls, clip: str) -> io.NodeOutput:
         """Open the clip."""
         return io.NodeOutput(InputImpl.VideoFromFile(str(files.example_clip(clip))))
+
+
+class ExampleTrainingClips(io.ComfyNode):
+    """Makes a small folder of clips to try training with."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to the host."""
+        return describe(
+            io.Schema,
+            node_id="Video2LoRAExampleTrainingClips",
+            display_name="Example Training Clips",
+            category="Video2LoRA",
+            search_aliases=[*SEARCH_ALIASES, "dataset"],
+            description="Writes 32 short clips, discs that move in eight directions, with captions into "
+            "input/video2lora_example_clips, and gives the folder's name to Train Video2LoRA Hypernet. Look "
+            "at the folder to see how one of your own is laid out.",
+            inputs=[],
+            outputs=[
+                io.String.Output(display_name="dataset", tooltip="The folder, for dataset of Train Hypernet.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """Write the clips that are not there yet."""
+        folder = make_example_clips()
+        return io.NodeOutput(folder, ui={"text": (f"input/{folder}",)})

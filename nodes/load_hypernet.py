@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .host import files
+from .host.faces import describe_hypernet
 from .host.files import fingerprint_hypernet, hypernet_problem, load_hypernet
 from .io_types import Hypernet
 from .schema import SEARCH_ALIASES, describe
@@ -59,5 +60,6 @@ class LoadVideo2LoRAHypernet(io.ComfyNode):
 
     @classmethod
     def execute(cls, hypernet_name: str, aux_name: str) -> io.NodeOutput:
-        """Load the model."""
-        return io.NodeOutput(load_hypernet(hypernet_name, aux_name))
+        """Load the model; the node says what it is for."""
+        hypernet = load_hypernet(hypernet_name, aux_name)
+        return io.NodeOutput(hypernet, ui={"text": (describe_hypernet(hypernet),)})

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from comfy_api.latest import io, ui
-from server import PromptServer
+from comfy_api.latest import io
 
 from ..video2lora_core.frames import DEFAULT_COUNT, DEFAULT_SIDE, FITS, ClipChoice
+from .host.faces import shown_reference
 from .host.prediction import check_vae, predict_from_reference
 from .host.reference_video import (
     describe_reference,
-    filmstrip,
     read_reference,
     reference_facts,
     require_one_clip,
@@ -135,7 +134,6 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     display_name="frames_seen", tooltip="The frames as the VAE saw them, in order."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -184,8 +182,5 @@ class ReferenceVideoToLoRA(io.ComfyNode):
         check_vae(hypernet, vae)
         seen = read_reference(frames, video, choice, frames_fps or float(trained.get("fps") or 0))
         text = describe_reference(seen, choice, trained)
-        if cls.hidden.unique_id:
-            PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
         lora = predict_from_reference(hypernet, vae, seen.frames, iterations or None, reference_facts(seen))
-        shown = ui.PreviewImage(filmstrip(seen.frames), cls=cls).as_dict() | {"text": (text,)}
-        return io.NodeOutput(lora, seen.frames, ui=shown)
+        return io.NodeOutput(lora, seen.frames, ui=shown_reference(seen.frames, text, cls))

@@ -1,9 +1,10 @@
 """*Train Video2LoRA Hypernet*: a hypernetwork trained inside the graph, on the user's own clips."""
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..video2lora_core.training.settings import TrainingSettings
+from .host.faces import shown_pictures
 from .host.preview import show_looping
 from .host.train_graph import (
     GO_ON,
@@ -204,9 +205,9 @@ class TrainVideo2LoRA(io.ComfyNode):
         """Train; Interrupt raises through here after a checkpoint."""
         job = make_job(name, dataset, settings, **widgets)
         made = train_in_graph(model, clip, vae, job, name, start_from, when_run_exists)
-        shown = {**ui.PreviewImage(made.curve, cls=cls).as_dict(), "text": (made.report,)}
+        face = shown_pictures(made.curve, cls)
         if made.samples is not None:
-            looping = show_looping(made.samples, "video2lora_samples")
-            shown |= {"images": [*shown["images"], *looping["images"]], "animated": (False, True)}
+            face += show_looping(made.samples, "video2lora_samples")["face"]
         samples = torch.zeros_like(made.curve) if made.samples is None else made.samples
+        shown = {"face": face, "text": (made.report,)}
         return io.NodeOutput(made.hypernet, made.curve, made.report, samples, ui=shown)

@@ -1,9 +1,9 @@
-"""Writes a graph in the frontend's format from its API twin: what is run and what is opened stay one graph.
+"""Writes graphs in the frontend's format from their API twins: what is run and what is opened stay one graph.
 
-    make_workflow.py reference_to_lora_demo          (by `python -m scripts.make_workflow`, COMFYUI_PATH set)
+    make_workflow.py NAME...          (by `python -m scripts.make_workflow`, COMFYUI_PATH set; no name: all)
 
-The API form in workflows/api/ says what is linked and set; workflow_layouts.py says where things stand.
-Inputs, widgets and their order come from the running ComfyUI's /object_info.
+The API form in workflows/api/ says what is linked and set; layouts.py says in which steps, and arrange.py
+where things stand. Inputs, widgets and their order come from the running ComfyUI's /object_info.
 """
 
 from __future__ import annotations
@@ -14,18 +14,35 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from scripts.workflow_layouts import COLUMNS, LAYOUTS
+from tests.host.ade import find_ade
 from tools.comfy.server import CHECKOUT, ComfyServer
+
+from .arrange import Placed, body_height, place, socket_below, widget_below
+from .layouts import LAYOUTS
 
 WORKFLOWS = CHECKOUT / "workflows"
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PACK_ID = "comfyui-video2lora"
-ROW, TITLE, SLOT = 24, 30, 20
-NODE_WIDTH, GAP = 230, 36
-WIDTHS = {
-    "VAEDecode": 160, "RepeatLatentBatch": 220, "RebatchImages": 220, "Video2LoRACompare": 320,
-    "Video2LoRAResultsGrid": 320, "Video2LoRAInspectAdaptiveLoRA": 320,
-}  # fmt: skip
+# Pixels beyond the rows of widgets: text boxes, and what a node shows of itself once it ran.
+EXTRA = {
+    "CLIPTextEncode": 30,
+    "LoadVideo": 204,
+    "Video2LoRACompare": 200,
+    "Video2LoRAResultsGrid": 260,
+    "Video2LoRAInspectAdaptiveLoRA": 300,
+    "Video2LoRARefineAdaptiveLoRA": 180,
+    "Video2LoRASaveAdaptiveLoRA": 90,
+    "Video2LoRALoadAdaptiveLoRA": 90,
+    "Video2LoRAExportAdaptiveLoRA": 60,
+    "Video2LoRALoadHypernet": 66,
+    "Video2LoRAReferenceToLoRA": 58,
+    "Video2LoRAApplyAdaptiveLoRA": 90,
+    "Video2LoRAApplyAdaptiveLoRABatch": 90,
+    "Video2LoRAInterpolateAdaptiveLoRAs": 90,
+    "Video2LoRATrainHypernet": 260,
+}
+
+COLORS = ("#8A8", "#3f789e", "#b06634", "#888", "#8A8", "#3f789e", "#b06634", "#888", "#8A8")
 
 
 def widget_inputs(info: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -73,50 +90,12 @@ def socket_inputs(info: dict[str, Any]) -> list[tuple[str, str, bool]]:
     ]
 
 
-def arranged(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
-    """The layout of a graph: as it is written down, or groups stacked in columns, the note in front."""
-    if name in LAYOUTS:
-        return LAYOUTS[name]
-    note, note_height, columns = COLUMNS[name]
-    layout: dict[str, Any] = {
-        "nodes": {},
-        "groups": [],
-        "notes": [(note, (0, TITLE, NODE_WIDTH, note_height))],
-    }
-    left, top = 0, note_height + 3 * TITLE + GAP
-    for column in columns:
-        right = left
-        for title, color, inner in column:
-            x, bottom = left, top
-            for stack in inner:
-                width, y = 0, top
-                for node_id in stack:
-                    kind = prompt[node_id]["class_type"]
-                    own = WIDTHS.get(kind, NODE_WIDTH)
-                    layout["nodes"][node_id] = (x, y, own)
-                    width, y = max(width, own), y + node_height(prompt[node_id], object_info[kind]) + GAP
-                x, bottom = x + width + GAP, max(bottom, y)
-            layout["groups"].append((title, color, tuple(node_id for stack in inner for node_id in stack)))
-            top, right = bottom + 2 * TITLE, max(right, x)
-        left, top = right + GAP, 2 * TITLE
-    return layout
-
-
-def node_height(node: dict[str, Any], info: dict[str, Any]) -> int:
-    """Pixels that a node of the API form needs."""
-    values = widget_values(node["inputs"], info)
-    linked = [name for name, _, _ in widget_inputs(info) if isinstance(node["inputs"].get(name), list)]
-    sockets = len(socket_inputs(info)) + len(linked)
-    return height_of(node["class_type"], sockets, len(info["output"]), len(values))
-
-
 def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
     """The graph in the frontend's format (version 0.4)."""
-    layout = arranged(name, prompt, object_info)
+    text, note_height, columns = LAYOUTS[name]
     nodes, links = {}, []
     for order, (node_id, node) in enumerate(prompt.items()):
         info = object_info[node["class_type"]]
-        x, y, width = layout["nodes"][node_id]
         sockets = []
         for socket, kind, optional in socket_inputs(info):
             entry: dict[str, Any] = {"name": socket, "type": kind, "link": None}
@@ -133,7 +112,6 @@ def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dic
                 entry = {"name": widget, "type": kind, "widget": {"name": widget}, "link": len(links) + 1}
                 links.append([len(links) + 1, int(source), slot, int(node_id), len(sockets), kind])
                 sockets.append(entry)
-        values = widget_values(node["inputs"], info)
         outputs = [
             {"name": label, "type": kind, "links": []}
             for label, kind in zip(info["output_name"], info["output"], strict=True)
@@ -141,8 +119,6 @@ def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dic
         nodes[node_id] = {
             "id": int(node_id),
             "type": node["class_type"],
-            "pos": [x, y],
-            "size": [width, height_of(node["class_type"], len(sockets), len(outputs), len(values))],
             "flags": {},
             "order": order,
             "mode": 0,
@@ -150,11 +126,27 @@ def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dic
             "outputs": outputs,
             "title": node["_meta"]["title"],
             "properties": {"Node name for S&R": node["class_type"], **pack_of(node["class_type"])},
-            "widgets_values": values,
+            "widgets_values": widget_values(node["inputs"], info),
         }
     for link_id, source, slot, *_ in links:
         nodes[str(source)]["outputs"][slot]["links"].append(link_id)
-    listed = [*nodes.values(), *notes(layout, max(map(int, nodes)) + 1, len(nodes))]
+    heights = {key: height_of(node, object_info[node["type"]]) for key, node in nodes.items()}
+    ends = []
+    for _, source, slot, target, into, _ in links:
+        entry = nodes[str(target)]["inputs"][into]
+        below = socket_below(into)
+        if "widget" in entry:
+            info = object_info[nodes[str(target)]["type"]]
+            names = [name for name, _, _ in widget_inputs(info)]
+            slots = max(
+                sum("widget" not in other for other in nodes[str(target)]["inputs"]), len(info["output"])
+            )
+            below = widget_below(slots, names.index(entry["name"]))
+        ends.append((str(source), slot, str(target), below))
+    placed = place(columns, heights, ends, note_height)
+    for key, node in nodes.items():
+        node["pos"], node["size"] = list(placed.nodes[key][:2]), list(placed.nodes[key][2:])
+    listed = [*nodes.values(), note(text, placed, max(map(int, nodes)) + 1, len(nodes))]
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"comfyui-video2lora/{name}")),
         "revision": 0,
@@ -162,12 +154,43 @@ def build(name: str, prompt: dict[str, Any], object_info: dict[str, Any]) -> dic
         "last_link_id": len(links),
         "nodes": listed,
         "links": links,
-        "groups": [group(index, *entry, nodes) for index, entry in enumerate(layout["groups"], 1)],
+        "groups": [
+            {
+                "id": index,
+                "title": f"{index} {title}",
+                "bounding": list(box),
+                "color": color,
+                "font_size": 24,
+                "flags": {},
+            }
+            for index, ((title, box), color) in enumerate(zip(placed.groups, COLORS, strict=False), 1)
+        ],
         "config": {},
-        # No stored view: the frontend fits the graph to the window.
-        "extra": {},
+        # No stored view: the frontend fits the graph to the window. "Vue-corrected" has it leave everything
+        # where it stands, in either rendering.
+        "extra": {"workflowRendererVersion": "Vue-corrected", **reroutes(placed)},
         "version": 0.4,
     }
+
+
+def reroutes(placed: Placed) -> dict[str, list[dict[str, Any]]]:
+    """The links' reroutes as the frontend stores them; one serves all links of an output that begin alike."""
+    known: dict[tuple, dict[str, Any]] = {}
+    extensions = []
+    for route in placed.routes:
+        parent = None
+        for count in range(1, len(route.points) + 1):
+            key = (route.source, *route.points[:count])
+            entry = known.setdefault(
+                key, {"id": len(known) + 1, "pos": list(route.points[count - 1]), "linkIds": []}
+            )
+            if parent is not None:
+                entry["parentId"] = parent
+            entry["linkIds"].append(route.link + 1)
+            parent = entry["id"]
+        if parent is not None:
+            extensions.append({"id": route.link + 1, "parentId": parent})
+    return {"reroutes": list(known.values()), "linkExtensions": extensions}
 
 
 def pack_of(node_type: str) -> dict[str, str]:
@@ -175,64 +198,43 @@ def pack_of(node_type: str) -> dict[str, str]:
     return {"cnr_id": PACK_ID} if node_type.startswith("Video2LoRA") else {"cnr_id": "comfy-core"}
 
 
-def height_of(node_type: str, inputs: int, outputs: int, widgets: int) -> int:
-    """Pixels a node needs; text boxes and previews need more."""
-    extra = {
-        "CLIPTextEncode": 60,
-        "SaveVideo": 320,
-        "LoadVideo": 350,
-        "Video2LoRACompare": 320,
-        "Video2LoRAResultsGrid": 260,
-        "Video2LoRAInspectAdaptiveLoRA": 300,
-        "Video2LoRARefineAdaptiveLoRA": 180,
-        "Video2LoRASaveAdaptiveLoRA": 110,
-        "Video2LoRALoadAdaptiveLoRA": 110,
-        "Video2LoRAReferenceToLoRA": 200,
-        "Video2LoRAApplyAdaptiveLoRA": 80,
-        "Video2LoRAApplyAdaptiveLoRABatch": 80,
-        "Video2LoRAInterpolateAdaptiveLoRAs": 80,
+def height_of(node: dict[str, Any], info: dict[str, Any]) -> int:
+    """Pixels below the title that a node needs in either rendering."""
+    rows = len(widget_inputs(info)) + (node["type"] == "LoadVideo")
+    slots = max(sum("widget" not in entry for entry in node["inputs"]), len(node["outputs"]))
+    # An empty face of ours is a row of four pixels in the Vue rendering.
+    face = 4 if node["type"].startswith("Video2LoRA") else 0
+    return body_height(slots, rows, EXTRA.get(node["type"], 0) + face)
+
+
+def note(text: str, placed: Placed, note_id: int, order: int) -> dict[str, Any]:
+    """The note as the frontend's MarkdownNote node."""
+    return {
+        "id": note_id,
+        "type": "MarkdownNote",
+        "pos": list(placed.note[:2]),
+        "size": list(placed.note[2:]),
+        "flags": {},
+        "order": order,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "title": "About this graph",
+        "properties": {},
+        "widgets_values": [text],
+        "color": "#432",
+        "bgcolor": "#653",
     }
-    return SLOT * max(inputs, outputs, 1) + ROW * widgets + 10 + extra.get(node_type, 0)
-
-
-def notes(layout: dict[str, Any], first_id: int, first_order: int) -> list[dict[str, Any]]:
-    """The layout's notes as the frontend's MarkdownNote nodes."""
-    return [
-        {
-            "id": first_id + index,
-            "type": "MarkdownNote",
-            "pos": list(box[:2]),
-            "size": list(box[2:]),
-            "flags": {},
-            "order": first_order + index,
-            "mode": 0,
-            "inputs": [],
-            "outputs": [],
-            "title": "About this graph",
-            "properties": {},
-            "widgets_values": [text],
-            "color": "#432",
-            "bgcolor": "#653",
-        }
-        for index, (text, box) in enumerate(layout["notes"])
-    ]
-
-
-def group(index: int, title: str, color: str, ids: tuple[str, ...], nodes: dict[str, Any]) -> dict[str, Any]:
-    """A group box around nodes, with room for its title."""
-    boxes = [(*nodes[node_id]["pos"], *nodes[node_id]["size"]) for node_id in ids]
-    left, top = min(box[0] for box in boxes) - 20, min(box[1] for box in boxes) - TITLE - 50
-    right, bottom = max(box[0] + box[2] for box in boxes) + 20, max(box[1] + box[3] for box in boxes) + 20
-    bounding = [left, top, right - left, bottom - top]
-    return {"id": index, "title": title, "bounding": bounding, "color": color, "font_size": 24, "flags": {}}
 
 
 def main() -> None:
     """Write workflows/NAME.json from workflows/api/NAME.json, which gets the defaults that it leaves out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="none: all of them")
-    names = parser.parse_args().names or sorted({*LAYOUTS, *COLUMNS})
-    with ComfyServer() as server:
+    parser.add_argument("names", nargs="*", choices=[[], *sorted(LAYOUTS)])
+    names = parser.parse_args().names or sorted(LAYOUTS)
+    # A graph with nodes of AnimateDiff-Evolved needs that pack (ANIMATEDIFF_EVOLVED_PATH).
+    packs = [CHECKOUT, *filter(None, [find_ade()])]
+    with ComfyServer(packs=packs) as server:
         object_info = server.object_info()
     for name in names:
         twin = WORKFLOWS / "api" / f"{name}.json"

@@ -1,9 +1,38 @@
-// What the pack adds to ComfyUI's page: colours of its two value types, and decimals that survive being looked at.
+// What the pack adds to ComfyUI's page: colours of its two value types, short labels, decimals that survive being
+// looked at, and on each node what it has to say of its last run.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 const COLOURS = { VIDEO2LORA_HYPERNET: "#e0a458", ADAPTIVE_LORA: "#7bc8a4" };
 const DECIMALS = 7;
+const [LINE, CHARACTER] = [16, 5.6];
+// What fits beside a value; a translation of an input's name goes first.
+const LABELS = {
+  adaptive_lora_name: "LoRA",
+  aux_name: "aux file",
+  checkpoint_name: "file",
+  encoder_rate: "rate",
+  end_percent: "end",
+  filename_prefix: "save as",
+  frame_count: "frames",
+  frame_strengths: "by frame",
+  frames_fps: "batch fps",
+  gradient_checkpointing: "less VRAM",
+  hypernet_name: "file",
+  longest_side: "size",
+  lora_name: "LoRA",
+  motion_lora_name: "motion LoRA",
+  motion_lora_strength: "its strength",
+  motion_module_name: "module",
+  motion_strength: "motion",
+  refine_seed: "seed",
+  spatial_strength: "spatial",
+  start_percent: "start",
+  targets_per_reference: "targets",
+  when_run_exists: "if exists",
+};
+
+const isOurs = (type) => String(type).startsWith("Video2LoRA");
 
 function colourSockets() {
   for (const [type, colour] of Object.entries(COLOURS)) {
@@ -15,31 +44,70 @@ function colourSockets() {
   }
 }
 
-// The classic canvas gives a new moving picture its place only when the view changes: until then it covers all.
-function placePictures() {
-  const view = app.canvas.ds;
-  for (const delay of [200, 1000]) {
-    setTimeout(() => {
-      view.offset[0] += 0.01;
-      view.onChanged?.(view.scale, view.offset);
-      app.canvas.setDirty(true, true);
-    }, delay);
+// Nodes 2.0 measures nodes while it fits the view to a new graph, and with two zooms at once puts them beside their
+// groups. The view that will fit is set before, so that nothing changes under the measuring.
+async function fitBefore(graph) {
+  const boxes = (graph.nodes ?? []).map(({ pos, size }) => [pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]]);
+  if (!LiteGraph.vueNodesMode || graph.extra?.ds || !graph.nodes?.some((node) => isOurs(node.type))) return;
+  const [left, top] = [0, 1].map((side) => Math.min(...boxes.map((box) => box[side])) - 10);
+  const [right, bottom] = [2, 3].map((side) => Math.max(...boxes.map((box) => box[side])) + 10);
+  app.canvas.ds.fitToBounds([left, top, right - left, bottom - top]);
+  app.canvas.setDirty(true, true);
+  for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+}
+
+function shortLabels(node) {
+  for (const widget of node.widgets ?? []) {
+    const label = LABELS[widget.name];
+    if (label && (!widget.label || widget.label === widget.name)) widget.label = label;
   }
+}
+
+// What a node returns as "text" and as pictures ("face") stands on the node itself, in both renderings.
+function addFace(node) {
+  const element = document.createElement("div");
+  element.className = "video2lora-face";
+  element.style.cssText =
+    "overflow:hidden auto;white-space:pre-wrap;font:11px/1.45 sans-serif;color:var(--input-text);user-select:text";
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => element.wanted ?? 0 };
+  const face = node.addDOMWidget("video2lora_face", "video2lora_face", element, options);
+  face.serialize = false;
+  return element;
+}
+
+function showFace(node, element, output) {
+  const lines = [output?.text ?? []].flat().join("\n");
+  const pictures = (output?.face ?? []).map((entry) => {
+    const picture = document.createElement("img");
+    picture.src = api.apiURL(`/view?${new URLSearchParams(entry)}`);
+    picture.style.cssText = "display:block;width:100%;margin-bottom:4px";
+    picture.onload = measure;
+    return picture;
+  });
+  function measure() {
+    const width = Math.max(node.size[0] - 20, 100);
+    const rows = lines.split("\n").map((line) => Math.ceil((line.length * CHARACTER) / width));
+    const heights = pictures.map(({ naturalWidth, naturalHeight }) => 4 + (width * naturalHeight) / (naturalWidth || 1));
+    element.wanted = [...rows.map((row) => row * LINE), ...heights].reduce((sum, part) => sum + part, 0);
+    // The classic canvas gives a widget its new place as the node's size is set.
+    const [least, size] = [node.computeSize(), node.size];
+    node.setSize([size[0], Math.max(size[1], least[1])]);
+    node.setDirtyCanvas?.(true, true);
+  }
+  element.replaceChildren(...pictures, lines);
+  measure();
 }
 
 app.registerExtension({
   name: "Video2LoRA",
-  setup() {
-    colourSockets();
-    api.addEventListener("executed", ({ detail }) => {
-      if (detail?.output?.animated?.[0]) placePictures();
-    });
-  },
+  setup: colourSockets,
+  beforeConfigureGraph: fitBefore,
   // Loading a palette empties the colours of types that it does not know, so they are given again.
   afterConfigureGraph: colourSockets,
   nodeCreated(node) {
-    if (!node.comfyClass?.startsWith("Video2LoRA")) return;
+    if (!isOurs(node.comfyClass)) return;
     colourSockets();
+    shortLabels(node);
     for (const widget of node.widgets ?? []) {
       // A rate of 0.0003 would be shown, and written back, as 0.
       if (widget.type === "number" && widget.options?.step2 < 0.001) {
@@ -47,5 +115,11 @@ app.registerExtension({
         widget.options.precision = Math.max(widget.options.precision ?? 0, DECIMALS);
       }
     }
+    const element = addFace(node);
+    const executed = node.onExecuted;
+    node.onExecuted = function (output) {
+      executed?.apply(this, arguments);
+      if (output?.text || output?.face) showFace(this, element, output);
+    };
   },
 });

@@ -62,6 +62,13 @@ class PatchReport:
         usual = f"usual {100 * low:.0f} to {100 * high:.0f} %"
         return f"changes the weights by {percent} % on average, {usual}{words}"
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The same as lines on the node: what was patched, the verdict, and how where there was a choice."""
+        groups = [str(group) for group in self.groups if group.total]
+        modes = [f"{group.name} {group.choice}" for group in self.groups if group.choice]
+        return (f"{self.patched} of {self.total} layers patched", *groups, *self.verdict.split("; "), *modes)
+
     def __str__(self) -> str:
         groups = ", ".join(str(group) for group in self.groups if group.total)
         modes = "".join(f"; {group.name} {group.choice}" for group in self.groups if group.choice)

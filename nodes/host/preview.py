@@ -47,7 +47,7 @@ def show_looping(frames: Tensor, stem: str, fps: float = 8.0) -> dict:
     """What a node returns to show frames (T, H, W, 3) looping on itself."""
     path, entry = temporary_file(stem)
     write_webp(path, as_pictures(frames), max(1, round(1000 / fps)), _SHOWN_QUALITY)
-    return {"images": [entry], "animated": (True,)}
+    return {"face": [entry]}
 
 
 def shown_preview(preview: bytes) -> dict:
@@ -56,7 +56,7 @@ def shown_preview(preview: bytes) -> dict:
         return {}
     path, entry = temporary_file("video2lora_preview")
     path.write_bytes(preview)
-    return {"images": [entry], "animated": (True,)}
+    return {"face": [entry]}
 
 
 def _small(frames: Tensor, count: int, side: int) -> Tensor:

@@ -47,7 +47,7 @@ def test_the_node_shows_a_loop_and_saves_a_video(host, without):
     )
     video, frames = output.result
     assert frames.shape[2] == (3 * 256 + 8 if without else 2 * 256 + 4)
-    [picture] = output.ui["images"]
+    [picture] = output.ui["face"]
     import folder_paths
 
     with Image.open(Path(folder_paths.get_temp_directory()) / picture["filename"]) as shown:

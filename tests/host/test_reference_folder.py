@@ -66,10 +66,10 @@ def test_one_prompt_predicts_saves_and_shows_every_clip(models):
     saved = [f"output/video2lora_loras/{name.removesuffix('.mp4')}_00001_.safetensors" for name in CLIPS]
     assert outputs["6"]["text"] == saved
     assert all((models.output.parent / path).is_file() for path in saved)
-    assert len(outputs["6"]["images"]) == len(CLIPS), "every saved LoRA shows its preview"
+    assert len(outputs["6"]["face"]) == len(CLIPS), "every saved LoRA shows its preview"
     [video] = outputs["12"]["video"]
     assert (models.output / video["subfolder"] / video["filename"]).stat().st_size > 1000
-    [picture] = outputs["12"]["images"]
+    [picture] = outputs["12"]["face"]
     with Image.open(models.output.parent / "temp" / picture["filename"]) as grid:
         assert grid.width >= 2 * 256 and grid.height >= 2 * 256
 
