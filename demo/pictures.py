@@ -61,16 +61,6 @@ def draw_sheet(comparisons: list[Comparison], path: Path) -> None:
     sheet.save(path, optimize=True)
 
 
-def draw_thumbnail(comparison: Comparison, path: Path, size: int = 128) -> None:
-    """A JPEG for the workflow list: four frames of the reference above four with the adaptive LoRA."""
-    chosen = np.linspace(0, comparison.frame_count - 1, 4).astype(int)
-    rows = [
-        np.hstack([np.asarray(enlarge(video[index], size)) for index in chosen])
-        for video in (comparison.reference, comparison.with_lora)
-    ]
-    Image.fromarray(np.vstack(rows)).save(path, quality=90)
-
-
 def write_comparison_video(
     comparisons: list[Comparison], path: Path, loops: int = 4, size: int = 160
 ) -> None:

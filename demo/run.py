@@ -2,7 +2,7 @@
 
     make demo
 
-Starts ComfyUI with this pack, posts workflows/api/reference_to_lora_demo.json to its queue once for every
+Starts ComfyUI with this pack, posts workflows/api/first_run.json to its queue once for every
 reference, follows the websocket, fetches the videos, and leaves in demo/output: the videos, comparison.mp4,
 contact_sheet.png (reference | without | with) and report.json.
 """
@@ -26,16 +26,16 @@ import numpy as np
 from tools.comfy.client import VIDEO_SUFFIXES, output_files
 from tools.comfy.server import CHECKOUT, ComfyServer
 
-from .pictures import Comparison, draw_sheet, draw_thumbnail, write_comparison_video
+from .pictures import Comparison, draw_sheet, write_comparison_video
 from .video_files import read_video, write_moving_square
 
 DEMO = CHECKOUT / "demo"
-GRAPH = CHECKOUT / "workflows" / "api" / "reference_to_lora_demo.json"
-THUMBNAIL = CHECKOUT / "workflows" / "reference_to_lora_demo.jpg"
+GRAPH = CHECKOUT / "workflows" / "api" / "first_run.json"
 OUTPUT = DEMO / "output"
 REFERENCES = DEMO / "references"
 MANIFEST = "references.json"
 PREDICTION_NODE, APPLY_NODE, WITH_NODE, WITHOUT_NODE = "6", "7", "11", "15"
+DECODED = {"with": "12", "without": "16"}
 TIMED_NODES = (PREDICTION_NODE, WITH_NODE, WITHOUT_NODE)
 
 
@@ -70,18 +70,23 @@ def find_references(folder: Path) -> list[Reference]:
 
 
 def fill_graph(graph: dict[str, Any], reference: Reference, number: int) -> dict[str, Any]:
-    """The demo's graph for one reference."""
+    """The first run's graph for one reference of the input folder; both results are saved as videos too."""
     filled = copy.deepcopy(graph)
-    for node in filled.values():
-        inputs = node["inputs"]
-        if node["class_type"] == "LoadVideo":
-            inputs["file"] = reference.file
+    for key, node in graph.items():
+        inputs = filled[key]["inputs"]
+        if node["class_type"] == "Video2LoRAExampleReference":
+            filled[key] |= {"class_type": "LoadVideo", "inputs": {"file": reference.file}}
         elif node["class_type"] == "KSampler":
             inputs["seed"] = reference.seed
         elif node["class_type"] == "CLIPTextEncode" and inputs["text"]:
             inputs["text"] = reference.prompt
-        elif node["class_type"] == "SaveVideo":
-            inputs["filename_prefix"] += f"_{number}"
+    for kind, decoded in DECODED.items():
+        saved = {"video": [f"{kind}_video", 0], "format": "mp4", "codec": "h264"}
+        saved["filename_prefix"] = f"video2lora/{kind}_{number}"
+        video = {"images": [decoded, 0], "fps": 8.0}
+        filled[f"{kind}_video"] = {"class_type": "CreateVideo", "inputs": video, "_meta": {"title": "Video"}}
+        title = {"title": f"Save: {kind}"}
+        filled[f"{kind}_saved"] = {"class_type": "SaveVideo", "inputs": saved, "_meta": title}
     return filled
 
 
@@ -112,7 +117,9 @@ def run_reference(
     result.patch_report = " ".join(history["outputs"].get(APPLY_NODE, {}).get("text", []))
     videos: dict[str, np.ndarray] = {}
     for node_id, file in output_files(history, VIDEO_SUFFIXES):
-        kind = Path(prompt[node_id]["inputs"]["filename_prefix"]).name.split("_")[0]
+        kind, _, saved = node_id.partition("_")
+        if not saved:
+            continue
         path = OUTPUT / f"{Path(reference.file).stem}_{kind}.mp4"
         path.write_bytes(server.view(**file))
         videos[kind], _ = read_video(path)
@@ -170,9 +177,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--references", type=Path, default=REFERENCES, help="folder of mp4 clips")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the server")
-    parser.add_argument(
-        "--publish", action="store_true", help="also renew demo/contact_sheet.png and the graph's thumbnail"
-    )
+    parser.add_argument("--publish", action="store_true", help="also renew demo/contact_sheet.png")
     arguments = parser.parse_args()
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir(parents=True)
@@ -193,7 +198,6 @@ def main() -> int:
     draw_sheet(comparisons, OUTPUT / "contact_sheet.png")
     if arguments.publish:
         shutil.copy(OUTPUT / "contact_sheet.png", DEMO)
-        draw_thumbnail(comparisons[0], THUMBNAIL)
     write_comparison_video(comparisons, OUTPUT / "comparison.mp4")
     (OUTPUT / "report.json").write_text(json.dumps([asdict(result) for result in results], indent=2))
     print_report(results, ready_seconds, trained)

@@ -4,7 +4,7 @@ import copy
 import json
 from pathlib import Path
 
-GRAPH = Path(__file__).resolve().parents[2] / "workflows" / "api" / "reference_to_lora_demo.json"
+GRAPH = Path(__file__).resolve().parents[2] / "workflows" / "api" / "first_run.json"
 
 
 def old_graph(host) -> dict:

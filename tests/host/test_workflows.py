@@ -5,12 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from demo.run import Reference, fill_graph
 from demo.video_files import read_video, write_moving_square
 from tests.host.random_models import MODEL_FILES, make_random_models
 from tools.comfy.client import VIDEO_SUFFIXES, output_files, refusal
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json"))
+# Graphs for files that people have and we have not, and the names that stand for them.
+OWN_FILES = {"own_checkpoint", "own_checkpoint_ade"}
+PLACEHOLDERS = (
+    "v1-5-pruned-emaonly-fp16.safetensors",
+    "v3_sd15_mm.ckpt",
+    "my_hypernet.safetensors",
+    "my_clip.mp4",
+)
 FRONTEND_ONLY = {"Note", "MarkdownNote"}
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 REFERENCE = "video2lora_reference.mp4"
@@ -51,7 +60,9 @@ def specs(info: dict) -> dict[str, tuple]:
 
 def check_value(where: str, value, kind, options: dict) -> None:
     """Assert that a widget's value is one that the frontend's widget can hold."""
-    if isinstance(kind, list) or kind == "COMBO":
+    if value in PLACEHOLDERS:
+        assert isinstance(kind, list) or kind == "COMBO", where
+    elif isinstance(kind, list) or kind == "COMBO":
         assert value in (kind if isinstance(kind, list) else options["options"]), where
     elif kind in ("INT", "FLOAT"):
         assert isinstance(value, (int, float)) and not isinstance(value, bool), where
@@ -63,9 +74,17 @@ def check_value(where: str, value, kind, options: dict) -> None:
         assert kind == "STRING" and isinstance(value, str), where
 
 
+def require_packs(graph: dict, object_info: dict) -> None:
+    """Skip where a graph is for another pack that this server has not."""
+    missing = {node["class_type"] for node in graph.values()} - set(object_info)
+    if missing and all(name.startswith("ADE_") for name in missing):
+        pytest.skip("AnimateDiff-Evolved is not on this server; tests/browser opens this graph with it")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_api_graph_is_legal(name, object_info):
     graph = api_graph(name)
+    require_packs(graph, object_info)
     for node_id, node in graph.items():
         assert node["class_type"] in object_info, f"{node['class_type']} is no node of this host"
         expected = specs(object_info[node["class_type"]])
@@ -87,6 +106,7 @@ def test_api_graph_is_legal(name, object_info):
 def test_ui_graph_is_its_api_twin(name, object_info):
     """Read as the frontend reads it, the UI graph gives exactly the API graph."""
     graph, expected = ui_graph(name), api_graph(name)
+    require_packs(expected, object_info)
     links = {link[0]: link for link in graph["links"]}
     used = set()
     read = {}
@@ -119,26 +139,6 @@ def test_ui_graph_is_its_api_twin(name, object_info):
     assert not read
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_ui_graph_is_tidy(name):
-    """No two nodes lie on each other, and every node but notes is inside a group."""
-    graph = ui_graph(name)
-    boxes = [(node["id"], *node["pos"], *node["size"]) for node in graph["nodes"]]
-    for index, (first, x, y, width, height) in enumerate(boxes):
-        for second, x2, y2, width2, height2 in boxes[index + 1 :]:
-            apart = x + width <= x2 or x2 + width2 <= x or y + height + 30 <= y2 or y2 + height2 + 30 <= y
-            assert apart, f"nodes {first} and {second} overlap"
-    for node in graph["nodes"]:
-        if node["type"] not in FRONTEND_ONLY:
-            assert any(_inside(node, group["bounding"]) for group in graph["groups"]), node["id"]
-
-
-def _inside(node: dict, bounding: list[float]) -> bool:
-    left, top, width, height = bounding
-    x, y = node["pos"]
-    return left <= x and top <= y and x + node["size"][0] <= left + width and y <= top + height
-
-
 def test_graphs_are_offered_as_templates(server):
     assert sorted(server.get_json("/workflow_templates")["ComfyUI-Video2LoRA"]) == NAMES
     for name in NAMES:
@@ -146,10 +146,10 @@ def test_graphs_are_offered_as_templates(server):
 
 
 def test_demo_graph_runs_on_the_server(demo_server):
-    prompt = api_graph("reference_to_lora_demo")
+    prompt = fill_graph(api_graph("first_run"), Reference(REFERENCE, "moves", seed=20_240), 1)
     for node in prompt.values():
         if node["class_type"] == "KSampler":
-            node["inputs"].update(seed=20_240, steps=2)
+            node["inputs"]["steps"] = 2
     events = []
     history = demo_server.run(prompt, timeout=240, on_event=lambda kind, data: events.append(kind))
     assert history["status"]["status_str"] == "success"
@@ -159,27 +159,27 @@ def test_demo_graph_runs_on_the_server(demo_server):
         path = demo_server.base / file["filename"]
         path.write_bytes(demo_server.view(**file))
         videos[prompt[node_id]["_meta"]["title"]], _ = read_video(path)
-    assert set(videos) == {"Save: with", "Save: without"}
+    assert set(videos) == {"Compare", "Save: with", "Save: without"}
     with_lora, without = videos["Save: with"], videos["Save: without"]
     assert with_lora.shape == without.shape == (8, 64, 64, 3)
     assert abs(with_lora.astype(float) - without).mean() > 1, "the LoRA changes the video"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "reference_to_lora_demo"])
+@pytest.mark.parametrize("name", sorted(set(NAMES) - OWN_FILES))
 def test_every_graph_runs_to_its_last_picture(name, demo_server):
     prompt = api_graph(name)
     for node in prompt.values():
-        if node["class_type"] in ("KSampler", "Video2LoRARefineAdaptiveLoRA"):
+        if "steps" in node["inputs"]:
             node["inputs"]["steps"] = 2
     history = demo_server.run(prompt, timeout=240)
     assert history["status"]["status_str"] == "success"
-    shown = {"Video2LoRACompare", "Video2LoRAResultsGrid"}
+    shown = {"Video2LoRACompare", "Video2LoRAResultsGrid", "Video2LoRATrainHypernet"}
     last = {node_id for node_id, node in prompt.items() if node["class_type"] in shown}
     assert last and last <= set(history["outputs"])
 
 
 def test_only_sampling_runs_again_for_another_strength(demo_server):
-    prompt = api_graph("reference_to_lora_demo")
+    prompt = api_graph("first_run")
     for node in prompt.values():
         if node["class_type"] == "KSampler":
             node["inputs"].update(seed=20_241, steps=1)
@@ -197,16 +197,14 @@ def test_only_sampling_runs_again_for_another_strength(demo_server):
         ("3", {"hypernet_name": "missing.safetensors"}, "missing.safetensors"),
         ("1", {"checkpoint_name": "../outside.safetensors"}, "outside"),
         ("2", {"motion_module_name": "missing.safetensors"}, "missing.safetensors"),
-        ("6", {"frames": None}, "Link a reference clip"),
+        ("6", {"video": None}, "Link a reference clip"),
         ("6", {"stride": 0}, "stride"),
         ("7", {"strength": 1000.0}, "strength"),
-        ("4", {"file": "missing.mp4"}, "missing.mp4"),
+        ("4", {"clip": "missing.mp4"}, "missing.mp4"),
     ],
 )
 def test_bad_prompts_are_refused_with_a_sentence(demo_server, node_id, change, expected):
-    prompt = api_graph("reference_to_lora_demo")
-    for other in ("15", "16", "17", "18"):
-        del prompt[other]  # with one valid output left the host would run that one
+    prompt = api_graph("first_run")
     inputs = {**prompt[node_id]["inputs"], **change}
     prompt[node_id]["inputs"] = {name: value for name, value in inputs.items() if value is not None}
     status, answer = demo_server.post_prompt(prompt)
