@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.comfy.server import ComfyServer
+from tests.host.ade import find_ade
+from tools.comfy.server import CHECKOUT, ComfyServer
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 READY = "window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100"
@@ -35,7 +36,8 @@ def browser():
 @pytest.fixture(scope="package")
 def comfy(tmp_path_factory, browser):
     """A ComfyUI of its own, so that nothing that other tests leave is in its lists."""
-    with ComfyServer(base=tmp_path_factory.mktemp("comfy_browser")) as running:
+    packs = [CHECKOUT, *filter(None, [find_ade()])]
+    with ComfyServer(base=tmp_path_factory.mktemp("comfy_browser"), packs=packs) as running:
         running.post_settings({"Comfy.TutorialCompleted": True})
         yield running
 
@@ -56,6 +58,11 @@ class Page:
         if kind == "error":
             self.errors.append(text)
 
+    def open(self, graph: dict) -> None:
+        """Load a graph in the frontend's format, as the template browser does."""
+        self.evaluate("async (graph) => { await app.loadGraphData(graph); }", graph)
+        self.page.wait_for_timeout(1200)
+
     def our_errors(self) -> list[str]:
         """Console errors that name the pack; that the host asks its maker's site is not ours."""
         named = [text for text in self.errors if "video2lora" in text.lower()]
@@ -73,12 +80,19 @@ class Page:
         return path
 
 
-@pytest.fixture(params=["classic", "vue"])
-def page(request, browser, comfy):
-    """The page in each of the two renderings."""
+@pytest.fixture(scope="module", params=["classic", "vue"])
+def opened_page(request, browser, comfy):
+    """The page in each of the two renderings, opened once for all tests of a file: it takes some seconds."""
     comfy.post_settings({"Comfy.VueNodes.Enabled": request.param == "vue"})
     opened = browser.new_page(viewport={"width": 1920, "height": 1080})
     view = Page(opened, comfy.url)
     view.rendering = request.param
     yield view
     opened.close()
+
+
+@pytest.fixture
+def page(opened_page):
+    """The page, with nothing in its console's errors yet."""
+    opened_page.errors.clear()
+    return opened_page
