@@ -15,7 +15,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help demo snapshot pictures figures locales settings test soak fuzz bench lint eval clean python
+.PHONY: help demo snapshot thumbnails pictures figures locales settings test soak fuzz bench lint eval clean python
 
 help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
@@ -31,6 +31,7 @@ help:
 	@echo "make settings  all settings of Train in its help page"
 	@echo "make locales   locales/en from the nodes; what zh and ja lack is printed"
 	@echo "make figures   icon, banner and the figure of docs/how_it_works.md"
+	@echo "make thumbnails  the templates' moving pictures and README's, by running the graphs"
 	@echo "make pictures  the nodes' pictures in the help pages, from the graphs that ship"
 	@echo "make python  the path of the environment's interpreter"
 	@echo "make clean   remove what was made inside the checkout"
@@ -64,6 +65,9 @@ locales:
 
 figures:
 	@$(RUN) -m scripts.draw_pictures
+
+thumbnails:
+	@$(RUN) -m scripts.thumbnails
 
 pictures:
 	@$(RUN) -m scripts.help_pictures

@@ -45,7 +45,7 @@ def grid(clips: Sequence[tuple[str, Tensor]], columns: int, height: int) -> Tens
         comfy.model_management.throw_exception_if_processing_interrupted()
         panel = _fitted(clip, height)
         if label:
-            strip = _label(label, panel.shape[2], max(22, height // 12))
+            strip = _label(label, panel.shape[2], max(34, height // 8))
             panel = torch.cat([strip.expand(panel.shape[0], -1, -1, -1), panel], dim=1)
         panels.append(panel[torch.arange(length) % panel.shape[0]])
         progress.update(1)

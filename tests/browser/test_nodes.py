@@ -1,4 +1,4 @@
-"""What the pack's script does for nodes on the page, in both renderings: colours, labels, decimals, search."""
+"""What the pack's script does for nodes on the page: colours, labels, decimals, what can be searched."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def every_node(page):
     page.evaluate(
         "() => { app.graph.clear(); Object.keys(LiteGraph.registered_node_types)"
         ".filter((type) => type.startsWith('Video2LoRA')).forEach((type, index) => {"
-        " const node = LiteGraph.createNode(type); node.pos = [(index % 7) * 330, Math.floor(index / 7) * 620];"
+        " const node = LiteGraph.createNode(type); node.pos = [index % 7 * 330, Math.floor(index / 7) * 620];"
         " app.graph.add(node); }); }"
     )
     page.page.wait_for_timeout(1500)
@@ -55,7 +55,8 @@ def test_a_small_rate_survives_being_looked_at(page):
 def test_a_face_is_no_value_of_the_graph(page, every_node):
     graph = page.evaluate("() => app.graph.serialize()")
     sockets = page.evaluate(
-        "() => app.graph._nodes.map((node) => (node.widgets ?? []).filter((w) => w.serialize !== false).length)"
+        "() => app.graph._nodes"
+        ".map((node) => (node.widgets ?? []).filter((widget) => widget.serialize !== false).length)"
     )
     for node, values in zip(graph["nodes"], sockets, strict=True):
         assert len(node.get("widgets_values") or []) == values, node["type"]

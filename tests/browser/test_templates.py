@@ -1,4 +1,4 @@
-"""Every template opens whole in both renderings, is the graph of its API twin, and those for the demo's models run."""
+"""Every template opens whole in both renderings and is its API twin; those for the demo's models run."""
 
 import json
 import time
@@ -20,7 +20,8 @@ OWN_FILES = {"own_checkpoint", "own_checkpoint_ade"}
 SHOWING = ("Video2LoRACompare", "Video2LoRAResultsGrid", "Video2LoRATrainHypernet")
 FEW_STEPS = """(steps) => app.graph._nodes.flatMap((node) => node.widgets ?? [])
   .filter((widget) => widget.name === "steps").forEach((widget) => { widget.value = steps; })"""
-PICTURES = """(types) => Promise.all(app.graph._nodes.filter((node) => types.includes(node.type)).map(async (node) => {
+PICTURES = """(types) => Promise.all(app.graph._nodes
+  .filter((node) => types.includes(node.type)).map(async (node) => {
   const face = node.widgets.find((widget) => widget.name === "video2lora_face").element;
   const pictures = [...face.querySelectorAll("img")];
   await Promise.all(pictures.map((picture) => picture.decode()));
