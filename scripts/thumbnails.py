@@ -1,4 +1,4 @@
-"""Draws what the template browser shows of each graph, from what it really gives, and README's moving picture.
+"""Draws what the template browser shows of each graph, from what it gives, and README's moving picture.
 
 make thumbnails      runs every graph that needs no other models than the demo's: some minutes
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont, ImageSequence
@@ -19,7 +18,6 @@ from tools.comfy.client import VIDEO_SUFFIXES, output_files
 from tools.comfy.server import CHECKOUT, ComfyServer
 
 WORKFLOWS = CHECKOUT / "workflows"
-REFERENCES = CHECKOUT / "demo" / "references"
 MOVING = CHECKOUT / "docs" / "pictures" / "first_run_moving.webp"
 # Graphs for files that people have and we have not: they are drawn as they lie on the canvas.
 OWN_FILES = ("own_checkpoint", "own_checkpoint_ade")
@@ -92,7 +90,6 @@ def main() -> None:
     """Run the graphs one after the other."""
     names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
     with ComfyServer() as server:
-        shutil.copytree(REFERENCES, server.input / "references")
         for name in names:
             print(name, flush=True)
             frames = map_of(name) if name in OWN_FILES else result(server, name)

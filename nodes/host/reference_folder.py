@@ -9,15 +9,16 @@ import folder_paths
 from comfy_api.latest import InputImpl
 
 from ...video2lora_core.errors import Video2LoRAError
-from .files import stays_inside
+from .files import example_clip, list_example_clips, stays_inside
 
 CLIP_ENDINGS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
 WHOLE_INPUT = "(input folder)"
+EXAMPLES = "(example clips)"
 MAX_FOLDERS = 500
 
 
 def clip_folders() -> list[str]:
-    """Folders below the input folder that hold clips, and the input folder itself, sorted."""
+    """The input folder, the folders below it that hold clips, sorted, and the clips that ship."""
     root = Path(folder_paths.get_input_directory())
     found = []
     for place, folders, names in os.walk(root):
@@ -26,15 +27,18 @@ def clip_folders() -> list[str]:
             found.append(Path(place).relative_to(root).as_posix())
         if len(found) >= MAX_FOLDERS:
             break
-    return [WHOLE_INPUT, *found]
+    return [WHOLE_INPUT, *found, EXAMPLES]
 
 
 def folder_clips(folder: str, limit: int = 0) -> list[Path]:
-    """The clips of a folder of the input folder, by name, the first `limit` of them (0: all).
+    """The clips of a folder of the input folder, or those that ship, by name, the first `limit` (0: all).
 
     Raises Video2LoRAError for a folder elsewhere, one that is not there, and one without clips.
     """
     root = Path(folder_paths.get_input_directory())
+    if folder == EXAMPLES:
+        clips = [example_clip(name) for name in list_example_clips()]
+        return clips[:limit] if limit else clips
     place = root if folder == WHOLE_INPUT else root / folder
     if folder != WHOLE_INPUT and (not stays_inside(folder) or not place.is_dir()):
         raise Video2LoRAError(
