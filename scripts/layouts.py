@@ -148,7 +148,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
     ),
     "folder_of_references": (
         "**Every clip of a folder in one run.**\n\nFor your own put clips into a folder of ComfyUI's input "
-        "folder and press R. What follows runs once for each; each prediction is saved under its clip's name.",
+        "folder and press R. What follows runs once for each; each LoRA is saved under its clip's name.",
         240,
         (
             CHOOSE,
