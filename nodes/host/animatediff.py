@@ -185,13 +185,32 @@ def frames_in_batch(x: torch.Tensor, transformer_options: Mapping[str, Any]) -> 
     return frames or x.shape[0] // len(transformer_options.get("cond_or_uncond", (0,)))
 
 
+class FixedTables(torch.nn.Module):
+    """A noise schedule whose tables no buffers are.
+
+    With dynamic VRAM the host gives buffers back by their names, those of one clone's schedule to that of
+    the next, so that two MODELs of one UNet would sample with each other's.
+    """
+
+    def set_sigmas(self, sigmas: torch.Tensor) -> None:
+        """Called by the host with the noise levels of the training steps, (steps,)."""
+        self.sigmas, self.log_sigmas = sigmas.float(), sigmas.log().float()
+
+    def register_buffer(self, name: str, tensor: torch.Tensor | None, persistent: bool = True) -> None:
+        """What the host gives back is another schedule's."""
+
+    def _apply(self, fn, recurse: bool = True):
+        self.sigmas, self.log_sigmas = fn(self.sigmas), fn(self.log_sigmas)
+        return super()._apply(fn, recurse)
+
+
 def animatediff_sampling(model: ModelPatcher) -> torch.nn.Module:
     """The discrete noise schedule AnimateDiff was trained on, with the prediction type of MODEL."""
     current = model.get_model_object("model_sampling")
     v_prediction = isinstance(current, comfy.model_sampling.V_PREDICTION)
     prediction = comfy.model_sampling.V_PREDICTION if v_prediction else comfy.model_sampling.EPS
 
-    class AnimateDiffSampling(comfy.model_sampling.ModelSamplingDiscrete, prediction):
+    class AnimateDiffSampling(FixedTables, comfy.model_sampling.ModelSamplingDiscrete, prediction):
         """The host's discrete sampling with one of its prediction types."""
 
     settings = {**model.model.model_config.sampling_settings, "beta_schedule": BETA_SCHEDULE}

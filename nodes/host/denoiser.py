@@ -68,7 +68,7 @@ class HostDenoiser:
             )
         copied, counterparts = private_copy(model)
         self._model = copied
-        self._sampling = copied.model_sampling
+        self._sampling = copied.model_sampling.to(model.load_device)
         self._modules = _target_modules(model, targets, counterparts)
         self._motion = _motion_models(model, counterparts)
         own = [counterparts[id(part.model)] for part in model.get_additional_models_with_key(MOTION_KEY)]

@@ -8,6 +8,7 @@ The patches are then computed into the copy by the host's own function.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,11 +23,12 @@ from torch import nn
 from ...video2lora_core.errors import Video2LoRAError
 from .animatediff import MOTION_KEY
 
-# What hosts hang on a model and its modules to manage their memory: pointers and caches, not the model.
-MEMORY_HANDLES = (
-    "current_patcher", "dynamic_vbars", "dynamic_pins", "dynamic_patchers",
-    "_v", "_v_signature", "_pins", "_prefetch", "weight_lowvram_function", "bias_lowvram_function",
-)  # fmt: skip
+# What hosts hang on a model and its modules to manage their memory: handles and caches, not the model. Some
+# free what they hold when they die, a copy of one as well.
+MEMORY_HANDLE = re.compile(
+    r"current_patcher|dynamic_(vbars|pins|patchers)|_v|_v_\w+|_pins?|_pin_\w+|_prefetch|_comfy_graph"
+    r"|\w+_lowvram_function"
+)
 
 
 def private_copy(model: ModelPatcher) -> tuple[nn.Module, dict[int, Any]]:
@@ -44,7 +46,7 @@ def private_copy(model: ModelPatcher) -> tuple[nn.Module, dict[int, Any]]:
     with _injected(model):
         parts = [module for part in (original, *own) for module in part.modules()]
         try:
-            with _set_aside(parts, MEMORY_HANDLES):
+            with _set_aside(parts, MEMORY_HANDLE):
                 copied = [copy.deepcopy(part, counterparts) for part in (original, *own)]
             for name, patch in model.object_patches.items():
                 comfy.utils.set_attr(copied[0], name, copy.deepcopy(patch, counterparts))
@@ -76,13 +78,12 @@ def _injected(model: ModelPatcher) -> Iterator[None]:
 
 
 @contextmanager
-def _set_aside(modules: Iterable[nn.Module], names: tuple[str, ...]) -> Iterator[None]:
+def _set_aside(modules: Iterable[nn.Module], names: re.Pattern[str]) -> Iterator[None]:
     """Attributes of these names are gone inside the block, and back after it."""
     taken = []
     for module in modules:
-        for name in names:
-            if name in module.__dict__:
-                taken.append((module, name, module.__dict__.pop(name)))
+        for name in filter(names.fullmatch, list(module.__dict__)):
+            taken.append((module, name, module.__dict__.pop(name)))
     try:
         yield
     finally:

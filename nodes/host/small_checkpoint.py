@@ -156,8 +156,11 @@ def load_unet(
     config.set_inference_dtype(dtype, manual_cast)
     offload_device = comfy.model_management.unet_offload_device()
     model = config.get_model(state, UNET_PREFIX, device=offload_device)
+    # Newer hosts may take a Linear's weight in the type of the file, not of the model.
     unet_state = {
-        key[len(UNET_PREFIX) :]: value for key, value in state.items() if key.startswith(UNET_PREFIX)
+        key[len(UNET_PREFIX) :]: value.to(dtype)
+        for key, value in state.items()
+        if key.startswith(UNET_PREFIX)
     }
     require_same_layout(model.diffusion_model, unet_state, name, "UNet")
     foreign = unet_state.keys() - layout_of(model.diffusion_model).keys()
@@ -166,7 +169,7 @@ def load_unet(
             f"The UNet in '{name}' has '{min(foreign)}', which SD1.5's has not; "
             "the file is incomplete or of another family."
         )
-    model.load_model_weights(state, UNET_PREFIX)
+    model.load_model_weights(unet_state)
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
 
 
