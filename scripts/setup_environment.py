@@ -86,7 +86,13 @@ def fetch_host(version: str) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             target = Path(scratch) / folder.name
             quiet = ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", "--depth", "1"]
-            run([*quiet, "--branch", f"v{version}", HOST_REPOSITORY, str(target)], attempts=3)
+            try:
+                run([*quiet, "--branch", f"v{version}", HOST_REPOSITORY, str(target)], attempts=3)
+            except (SetupError, FileNotFoundError) as error:
+                raise SetupError(
+                    f"ComfyUI {version} could not be fetched with git; unpack "
+                    f"{HOST_REPOSITORY}/archive/refs/tags/v{version}.zip and say HOST=/path/to/its/folder"
+                ) from error
             target.rename(folder)
     return folder
 

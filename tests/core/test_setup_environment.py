@@ -92,6 +92,19 @@ def test_wrong_host_is_one_sentence(tmp_path, monkeypatch, capsys):
     assert "holds no main.py" in answer.err and not answer.out
 
 
+@pytest.mark.parametrize("git", [True, False])
+def test_a_version_that_cannot_be_fetched_is_one_sentence(tmp_path, monkeypatch, capfd, git):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("COMFYUI_PATH", "0.18.2")
+    monkeypatch.setattr(setup_environment, "HOST_REPOSITORY", (tmp_path / "nothing").as_uri())
+    monkeypatch.setattr(setup_environment.time, "sleep", lambda _: None)
+    if not git:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert setup_environment.main([]) == 1
+    answer = capfd.readouterr()
+    assert "v0.18.2.zip and say HOST=" in answer.err.splitlines()[-1] and not answer.out
+
+
 def test_only_the_interpreter_is_printed(built, capsys):
     assert setup_environment.main([]) == 0
     assert capsys.readouterr().out == f"{built[0] / 'venv' / 'bin' / 'python'}\n"
