@@ -8,7 +8,7 @@ from .host.branch import AUTO, MODES
 from .host.patch_report import PatchReport
 from .host.patching import apply_adaptive_lora
 from .io_types import AdaptiveLoRAType
-from .schema import SEARCH_ALIASES, describe
+from .schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
 from .strengths import read_schedule, schedule_inputs, strength_inputs
 
 
@@ -24,6 +24,7 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
             display_name="Apply Adaptive LoRA",
             category="Video2LoRA",
             search_aliases=SEARCH_ALIASES,
+            essentials_category=ESSENTIALS_CATEGORY,
             description="Patches a model and its AnimateDiff motion module with an adaptive LoRA. Put it "
             "before or after AnimateDiff is attached; several of them, and Load LoRA, stack in any order.",
             inputs=[
@@ -34,7 +35,8 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
                 ),
                 AdaptiveLoRAType.Input("adaptive_lora", tooltip="From Reference Video → LoRA."),
                 *strength_inputs(),
-                io.Combo.Input(
+                describe(
+                    io.Combo.Input,
                     "mode",
                     options=list(MODES),
                     default=AUTO,
@@ -42,6 +44,7 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
                     tooltip="merge adds the LoRA to the weights: no cost while sampling. beside computes it "
                     "next to them, exactly, for weights of few bits (fp8, int8, GGUF) that would round it "
                     "away. auto looks at the weights. The report says what was done.",
+                    advanced=True,
                 ),
                 *schedule_inputs(),
             ],

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from .host.comparison import grid, save_video, side_by_side
 from .host.preview import show_looping
-from .schema import SEARCH_ALIASES, describe
+from .schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
 
 STEM = "video2lora_compare"
 
@@ -25,6 +25,7 @@ class Compare(io.ComfyNode):
             description="Shows the reference, the result without and the result with the LoRA side by side, "
             "labelled and looping, and saves them as one video.",
             search_aliases=[*SEARCH_ALIASES, "side by side"],
+            essentials_category=ESSENTIALS_CATEGORY,
             is_output_node=True,
             inputs=[
                 io.Image.Input(

@@ -14,7 +14,7 @@ from .host.reference_video import (
     require_one_clip,
 )
 from .io_types import AdaptiveLoRAType, Hypernet
-from .schema import SEARCH_ALIASES, describe
+from .schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
 
 MAX_FRAMES = 1024
 MAX_SIDE = 2048
@@ -34,6 +34,7 @@ class ReferenceVideoToLoRA(io.ComfyNode):
             display_name="Reference Video → LoRA",
             category="Video2LoRA",
             search_aliases=SEARCH_ALIASES,
+            essentials_category=ESSENTIALS_CATEGORY,
             description="Encodes a reference clip with the VAE and predicts an adaptive LoRA from it. "
             "Link either frames or video.",
             inputs=[
@@ -70,13 +71,15 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     max=1_000_000,
                     tooltip="The first frame to take, counted in frames of the clip from 0.",
                 ),
-                io.Int.Input(
+                describe(
+                    io.Int.Input,
                     "stride",
                     default=1,
                     min=1,
                     max=1000,
                     tooltip="The step in frames: 2 takes every second one. With an fps, of the frames at "
                     "that rate; with fps 0, another stride than 1 counts the clip's own frames.",
+                    advanced=True,
                 ),
                 io.Int.Input(
                     "longest_side",
@@ -88,13 +91,15 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     "kept, and both sides become multiples of what the VAE takes (8). 0: the size the "
                     f"hypernetwork was trained with (a longer side of {DEFAULT_SIDE} if it does not say).",
                 ),
-                io.Int.Input(
+                describe(
+                    io.Int.Input,
                     "iterations",
                     default=0,
                     min=0,
                     max=64,
                     tooltip="How often the hypernetwork refines its prediction, in passes. "
                     "0: as often as it was trained with.",
+                    advanced=True,
                 ),
                 io.Float.Input(
                     "fps",
@@ -107,7 +112,8 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     "whatever the clip's own rate. 0: as the hypernetwork was trained; where it does not "
                     "say, frame by frame, by stride.",
                 ),
-                io.Float.Input(
+                describe(
+                    io.Float.Input,
                     "frames_fps",
                     optional=True,
                     default=0.0,
@@ -116,6 +122,7 @@ class ReferenceVideoToLoRA(io.ComfyNode):
                     step=0.5,
                     tooltip="Frames per second of the image batch 'frames'; a video knows its own. "
                     "0: as the hypernetwork was trained, so that every frame is taken.",
+                    advanced=True,
                 ),
                 io.Combo.Input(
                     "fit",

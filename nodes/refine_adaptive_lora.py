@@ -57,13 +57,15 @@ class RefineAdaptiveLoRA(io.ComfyNode):
                     round=False,
                     tooltip="Learning rate at the start; it falls to nothing by the last step. No unit.",
                 ),
-                io.Int.Input(
+                describe(
+                    io.Int.Input,
                     "draws",
                     default=DEFAULTS.draws,
                     min=1,
                     max=256,
                     tooltip="Noise levels of the reference in one step. More of them steady it and take more "
                     "memory.",
+                    advanced=True,
                 ),
                 io.Int.Input(
                     "refine_seed",
@@ -72,16 +74,20 @@ class RefineAdaptiveLoRA(io.ComfyNode):
                     max=0xFFFFFFFF,
                     tooltip="Seed of the noise, and of the shared matrices where nothing is given.",
                 ),
-                io.Combo.Input(
+                describe(
+                    io.Combo.Input,
                     "precision",
                     options=["fp32", "bf16", "fp16"],
                     default=DEFAULTS.precision,
                     tooltip="What the backbone computes in. bf16 on GPUs that have it.",
+                    advanced=True,
                 ),
-                io.Boolean.Input(
+                describe(
+                    io.Boolean.Input,
                     "gradient_checkpointing",
                     default=False,
                     tooltip="Much less memory for about a third more time.",
+                    advanced=True,
                 ),
                 AdaptiveLoRAType.Input(
                     "adaptive_lora",

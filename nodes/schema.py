@@ -10,6 +10,9 @@ NEWER_KEYWORDS = ("search_aliases", "essentials_category", "advanced")
 # What people type who look for such a node.
 SEARCH_ALIASES = ["video2lora", "motion transfer", "effect", "reference video"]
 
+# The shelf of the newest node library on which the nodes of every graph of ours stand.
+ESSENTIALS_CATEGORY = "Video Generation"
+
 Described = TypeVar("Described")
 
 

@@ -71,12 +71,14 @@ class TrainVideo2LoRA(io.ComfyNode):
                     tooltip="Reference clips in one step. More of them steady the gradient and take more "
                     "memory.",
                 ),
-                io.Int.Input(
+                describe(
+                    io.Int.Input,
                     "targets_per_reference",
                     default=1,
                     min=1,
                     max=64,
                     tooltip="Clips that are denoised under each predicted LoRA in one step.",
+                    advanced=True,
                 ),
                 io.Int.Input(
                     "frames",
@@ -110,23 +112,29 @@ class TrainVideo2LoRA(io.ComfyNode):
                     tooltip="Learning rate of the hypernetwork; the rates of its last layer, of the "
                     "constants and of the auxiliary matrices are among the settings.",
                 ),
-                io.Combo.Input(
+                describe(
+                    io.Combo.Input,
                     "precision",
                     options=["fp32", "bf16", "fp16"],
                     default="fp32",
                     tooltip="What the backbone computes in. bf16 on GPUs that have it.",
+                    advanced=True,
                 ),
-                io.Boolean.Input(
+                describe(
+                    io.Boolean.Input,
                     "gradient_checkpointing",
                     default=False,
                     tooltip="Much less memory for about a third more time.",
+                    advanced=True,
                 ),
-                io.Int.Input(
+                describe(
+                    io.Int.Input,
                     "save_every",
                     default=250,
                     min=0,
                     max=1_000_000,
                     tooltip="Steps between checkpoints; 0: only at the end.",
+                    advanced=True,
                 ),
                 io.Int.Input(
                     "seed",

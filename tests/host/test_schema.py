@@ -27,3 +27,18 @@ def test_a_misspelt_keyword_is_an_error_everywhere(describe):
 
     with pytest.raises(TypeError, match="serch_aliases"):
         describe(io.Schema, node_id="Described", serch_aliases=["x"])
+
+
+def test_what_newer_hosts_show_arrives_at_the_frontend(describe, server):
+    from comfy_api.latest import io
+
+    apply = server.object_info()["Video2LoRAApplyAdaptiveLoRA"]
+    known = inspect.signature(io.Schema).parameters
+    if "search_aliases" in known:
+        assert "motion transfer" in apply["search_aliases"]
+    if "essentials_category" in known:
+        assert apply["essentials_category"] == "Video Generation"
+    mode = apply["input"]["required"]["mode"][1]
+    assert mode.get("advanced") is (
+        True if "advanced" in inspect.signature(io.Int.Input).parameters else None
+    )
