@@ -74,12 +74,15 @@ def test_a_long_video_runs_in_the_hosts_context_windows(
     moving = load(host, model)
     with torch.inference_mode():
         (positive,) = host.run_node("CLIPTextEncode", clip=parts[1], text="a red ball")
+    # Newer hosts have more of them.
+    inputs = {
+        item.id: getattr(item, "default", None) for item in ContextWindowsManualNode.GET_SCHEMA().inputs
+    }
+    inputs |= {"context_length": 16, "context_overlap": 4, "context_schedule": "standard_static", "dim": 0}
 
     @torch.inference_mode()
     def run(model):
-        windowed = ContextWindowsManualNode.execute(
-            model, 16, 4, "standard_static", 1, False, "pyramid", 0
-        ).result[0]
+        windowed = ContextWindowsManualNode.execute(**inputs | {"model": model}).result[0]
         return host.run_node(
             "KSampler", model=windowed, positive=positive, negative=positive,
             latent_image={"samples": torch.zeros(40, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
