@@ -38,7 +38,7 @@ def test_what_newer_hosts_show_arrives_at_the_frontend(describe, server):
         assert "motion transfer" in apply["search_aliases"]
     if "essentials_category" in known:
         assert apply["essentials_category"] == "Video Generation"
-    mode = apply["input"]["required"]["mode"][1]
+    mode = apply["input"]["optional"]["mode"][1]
     assert mode.get("advanced") is (
         True if "advanced" in inspect.signature(io.Int.Input).parameters else None
     )
