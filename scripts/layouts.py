@@ -44,8 +44,9 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         ),
     ),
     "own_checkpoint": (
-        "**Your own SD1.5 checkpoint.**\n\nChoose it, a motion module, a hypernetwork trained for them, and "
-        "a clip. No other pack is needed.\n\nNo hypernetwork yet? See the templates *train* and *refine*.",
+        "**Your own SD1.5 checkpoint.**\n\nChoose it, a motion module, and a hypernetwork trained for them; "
+        "put *Load Video* with your clip in place of *What happens*.\n\nNo hypernetwork yet? See the "
+        "templates *train* and *refine*.",
         250,
         (
             CHOOSE,
@@ -58,8 +59,8 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
     ),
     "own_checkpoint_ade": (
         "**With AnimateDiff-Evolved.**\n\nIts *Use Evolved Sampling* gives the model to *Apply*; before or "
-        "after makes no difference.\n\nChoose a checkpoint, a motion module, a hypernetwork trained for "
-        "them, and a clip.",
+        "after makes no difference.\n\nChoose checkpoint, motion module and a hypernetwork trained for them; "
+        "*Load Video* takes your clip.",
         260,
         (
             CHOOSE,

@@ -43,8 +43,12 @@
     hidden,
     drawn: strokes.filter(([, path]) => path).length,
     scale: view.scale,
-    cut: [...document.querySelectorAll("[data-node-id] .lg-node-widgets label, [data-node-id] [data-testid='widget-layout-field-label']")]
-      .filter((label) => label.scrollWidth > label.clientWidth + 1)
-      .map((label) => label.textContent),
+    // Titles and labels of our nodes that do not fit; values of lists may be longer than their box.
+    cut: nodes
+      .filter((node) => node.type.startsWith("Video2LoRA"))
+      .flatMap((node) => [...document.querySelectorAll(`[data-node-id="${node.id}"] .truncate`)])
+      .filter((text) => !text.closest("button, [role=combobox], [data-pc-name=select]"))
+      .filter((text) => text.textContent && text.scrollWidth > text.clientWidth + 1)
+      .map((text) => text.textContent),
   };
 }
