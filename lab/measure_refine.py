@@ -3,8 +3,9 @@
     python lab/measure_refine.py --references 16 --scenes 2
 
 Every reference is refined by itself, from its prediction and from nothing, and makes new videos of other
-contents. Recognised: by the judge. Content kept: shape, colour and field as without a LoRA. CPU seconds are
-those of one reference on one thread. Writes lab/refine.json.
+contents. Recognised: by the judge. Content kept: shape, colour and field as without a LoRA; beside it what
+the backbone gets when it is told in words, since a flash hides shapes from the judge. CPU seconds are those
+of one reference on one thread. Writes lab/refine.json.
 """
 
 from __future__ import annotations
@@ -72,11 +73,18 @@ class Bench:
         seconds = (time.process_time() - began) / len(self.video)
         return torch.stack(found), torch.tensor(losses), seconds
 
+    def told(self) -> dict:
+        """Figures of videos whose prompts say in words what happens, without a LoRA."""
+        repeated = torch.arange(len(self.semantics)).repeat_interleave(self.scenes)
+        prompts = self.scene.told(self.semantics.pick(repeated))
+        return self._figures(self.models.sample(self.scene.noise, prompts))
+
     def figures(self, weights: Tensor) -> dict:
         """Recognised and content kept, with standard errors over the videos."""
-        video = self.models.sample(
-            self.scene.noise, self.scene.prompts, weights.repeat_interleave(self.scenes, 0)
-        )
+        repeated = weights.repeat_interleave(self.scenes, 0)
+        return self._figures(self.models.sample(self.scene.noise, self.scene.prompts, repeated))
+
+    def _figures(self, video: Tensor) -> dict:
         decided = self.judge.decide(video)
         right = (decided["semantics"] == self.wanted).float()
         kept = torch.stack([(decided[key] == self.bare[key]).float() for key in ATTRIBUTES]).mean(0)
@@ -124,6 +132,7 @@ def main() -> None:
         settings = replace(settings, steps=options.steps or settings.steps)
         predicted = models.predict(bench.video)
         result = {"references": options.references, "videos": options.references * options.scenes}
+        result["told_in_words"] = bench.told()
         result["predicted"] = bench.figures(predicted)
         print(result, flush=True)
         refined, losses, seconds = bench.refine(predicted, settings)
