@@ -34,7 +34,7 @@ class RefineSettings:
     this group learn, if there are any; temporal ones alone cannot learn by heart what the reference shows.
     """
 
-    steps: int = 100
+    steps: int = 60
     draws: int = 4
     rate: float = 0.02
     decay: float = 0.0
