@@ -37,7 +37,7 @@ def document() -> str:
     trained = table.trained_parameters(backbone, hypernet)
     auxiliary = table.auxiliary_parameters(backbone, hypernet)
     step = table.StepShape(1, 16, 64, 64)
-    cached = table.clip_cache_bytes(step, 4, 768) / 1024
+    cached = table.clip_cache_bytes(step, 4) / 1024, table.caption_cache_bytes(step, 768) / 1024
     flops = 3 * 16 * FORWARD_FLOPS_PER_FRAME / 1e12
     rows = [
         row(1, 16, 512),
@@ -69,7 +69,8 @@ def document() -> str:
             "| --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
-            f"Cache: {cached:.0f} KB a clip and variant at 16 x 512 x 512.",
+            f"Cache: {cached[0]:.0f} KB a version of a clip at 16 x 512 x 512, and "
+            f"{cached[1]:.0f} KB a different caption.",
             "",
             f"Time: about {flops:.0f} TFLOP a video of 16 x 512 x 512 and step (forward, and twice that for "
             "backward through the",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import Video2LoRAError
-from .frames import ClipChoice, SeenClip, TimedPicture
+from .frames import ClipChoice, ClipWindows, SeenClip, TimedPicture
 
 # Frames a second of a file that does not say.
 _USUAL_RATE = 25.0
@@ -75,6 +76,52 @@ def check_file(source: str | PathLike | BytesIO, name: str) -> None:
         raise Video2LoRAError(f"'{name}' is empty (0 bytes), so it can not be decoded; use another file.")
 
 
+@dataclass(frozen=True)
+class ClipFacts:
+    """What the head of a video file says: size in pixels as it is shown, and length in seconds and pictures
+    (0 where it is not said)."""
+
+    width: int
+    height: int
+    seconds: float
+    pictures: int
+
+    def count(self, fps: float, stride: int) -> int:
+        """How many frames a choice gives over the whole length; 0 where the length is not known."""
+        if fps:
+            return int(self.seconds * fps / stride + 1e-3)
+        return -(-self.pictures // stride)
+
+
+def clip_facts(path: Path) -> ClipFacts:
+    """Read what a video file says of itself. Raises Video2LoRAError when it is none."""
+    import av
+    from PIL import Image
+
+    check_file(path, str(path))
+    try:
+        if _is_webp(path):
+            with Image.open(path) as image:
+                count = getattr(image, "n_frames", 1)
+                seconds = count * ((image.info.get("duration") or 0) / 1000.0 or _USUAL_DELAY)
+                return ClipFacts(image.width, image.height, seconds, count)
+        with av.open(str(path)) as container:
+            stream = _default_track(container, str(path))
+            rate = float(stream.average_rate or _USUAL_RATE)
+            seconds = float((stream.duration or 0) * (stream.time_base or 0))
+            seconds = seconds or float(container.duration or 0) / av.time_base or stream.frames / rate
+            aspect = float(stream.sample_aspect_ratio or 1.0)
+            frame = next(container.decode(stream))
+            size = (round(frame.width * aspect), frame.height)
+            width, height = size[::-1] if _is_turned(_display_matrix(frame)) else size
+            return ClipFacts(width, height, seconds, stream.frames or round(seconds * rate))
+    except (av.FFmpegError, OSError, ValueError, EOFError, SyntaxError, StopIteration) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Video2LoRAError(
+            f"'{path}' can not be decoded ({str(reason)[:200]}); it is damaged or no video: use another file."
+        ) from error
+
+
 def decode_clip(path: Path, frames: int, stride: int, width: int, height: int, fps: float = 0.0) -> Tensor:
     """The first frames of a video file for training, (frames, height, width, 3) in [0, 1].
 
@@ -83,7 +130,19 @@ def decode_clip(path: Path, frames: int, stride: int, width: int, height: int, f
 
     Raises Video2LoRAError when the file can not be decoded or is too short.
     """
-    choice = ClipChoice(frames, stride=stride, fps=fps, size=(width, height))
+    return decode_windows(path, frames, stride, width, height, fps, (0,))[0]
+
+
+def decode_windows(
+    path: Path, frames: int, stride: int, width: int, height: int, fps: float, starts: Sequence[int]
+) -> list[Tensor]:
+    """As `decode_clip`, several windows of a clip in one reading, each from its start on, counted in frames
+    as they are taken. Windows that the clip turns out to be too short for are left out, but for all of them.
+    """
+    last = max(starts) + frames
+    choice = ClipWindows(
+        last, stride=stride, fps=fps, size=(width, height), starts=tuple(starts), length=frames
+    )
     decoded = 0
 
     def count(done: int, expected: int) -> None:
@@ -91,8 +150,8 @@ def decode_clip(path: Path, frames: int, stride: int, width: int, height: int, f
         decoded = done
 
     seen = read_clip(path, str(path), choice, count)
-    if len(seen.times) == frames:
-        return seen.frames
+    if windows := choice.windows(seen.frames):
+        return windows
     if fps:
         raise Video2LoRAError(
             f"'{path}' gives {len(seen.times)} frames but {frames} are needed, {choice.step:.3g} s apart; "

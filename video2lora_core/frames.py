@@ -211,3 +211,28 @@ class ClipChoice:
             for index, frame in enumerate(frames)
         )
         return seen if known else dataclasses.replace(seen, times=())
+
+
+@dataclass(frozen=True)
+class ClipWindows(ClipChoice):
+    """Of the frames that a choice would take, counted from 0, those in windows of `length` at `starts`."""
+
+    starts: tuple[int, ...] = (0,)
+    length: int = 1
+
+    def chosen(self, clip: Iterable[TimedPicture]) -> Iterator[TimedPicture]:
+        """The pictures of all windows, in order, each once."""
+        for index, picture in enumerate(super().chosen(clip)):
+            if any(0 <= index - start < self.length for start in self.starts):
+                yield picture
+
+    def windows(self, frames: Tensor) -> list[Tensor]:
+        """What `collect` took (F, h, w, 3), cut into its windows (length, h, w, 3); cut off ones left out."""
+        starts = sorted(self.starts)
+        taken = sorted({start + offset for start in starts for offset in range(self.length)})
+        row = {index: number for number, index in enumerate(taken[: len(frames)])}
+        return [
+            frames[[row[start + offset] for offset in range(self.length)]]
+            for start in starts
+            if start + self.length - 1 in row
+        ]

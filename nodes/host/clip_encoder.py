@@ -12,11 +12,13 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...video2lora_core.files.writing import tensors_fingerprint
-from .prediction import NATIVE_RANGE, encode_reference
+from .prediction import NATIVE_RANGE, PIXELS_AT_ONCE, encode_reference
 
 # Never read when a clip or a caption is encoded, and memory that nobody filled where a checkpoint lacks them:
 # the projection of the pooled text, CLIP's temperature, and the half of the VAE that decodes.
 UNREAD = (".logit_scale", ".text_projection.weight")
+# Frames of 512 x 512 that a GPU encodes at once: the host's VAE takes about 1.5 GB for each.
+GPU_FRAMES = 4
 UNREAD_VAE = ("decoder.", "taesd_decoder.", "post_quant_conv.")
 
 
@@ -30,15 +32,20 @@ class HostClipEncoder:
         self.video_fingerprint = self._video_fingerprint()
         self.text_fingerprint = self._text_fingerprint()
 
-    def encode_video(self, frames: Tensor) -> Tensor:
-        """Frames (T, H, W, 3) in [0, 1] -> latents (C, T, h, w), scaled as the MODEL scales them, on the
+    def encode_videos(self, clips: Tensor) -> Tensor:
+        """Clips (n, T, H, W, 3) in [0, 1] -> latents (n, C, T, h, w), scaled as the MODEL scales them, on the
         CPU.
         """
-        latents = encode_reference(self._vae, frames)
-        return self._model.model.process_latent_in(latents)[0].float().cpu()
+        if self._vae.latent_dim == 2:
+            # Frames are encoded alone: those of all clips together, on a GPU many at once.
+            latents = encode_reference(self._vae, clips.flatten(0, 1), pixels_at_once=_pixels_at_once())
+            latents = latents[0].unflatten(1, clips.shape[:2]).transpose(0, 1)
+        else:
+            latents = torch.cat([encode_reference(self._vae, clip) for clip in clips])
+        return torch.cat([self._model.model.process_latent_in(clip[None]).float().cpu() for clip in latents])
 
     def decode_video(self, latents: Tensor) -> Tensor:
-        """Latents (C, T, h, w) as `encode_video` gives them -> frames (T, H, W, 3) in [0, 1], on the CPU."""
+        """Latents (C, T, h, w) as `encode_videos` gives one -> frames (T, H, W, 3) in [0, 1], on the CPU."""
         with torch.inference_mode():
             scaled = self._model.model.process_latent_out(latents.movedim(0, 1).float().clone())
             frames = self._vae.decode(scaled).float().cpu()
@@ -76,6 +83,11 @@ class HostClipEncoder:
             "layers": {name: str(getattr(part, "layer", "")) for name, part in encoder.named_children()},
         }
         return tensors_fingerprint(dict(patched_weights(self._clip.patcher)), facts)
+
+
+def _pixels_at_once() -> int:
+    device = comfy.model_management.get_torch_device()
+    return PIXELS_AT_ONCE * (GPU_FRAMES if device.type == "cuda" else 1)
 
 
 def patched_weights(patcher: ModelPatcher, without: tuple[str, ...] = ()) -> Iterator[tuple[str, Tensor]]:

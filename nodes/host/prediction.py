@@ -89,6 +89,7 @@ def encode_reference(
     frames: Tensor,
     reference_range: tuple[float, float] = NATIVE_RANGE,
     progress: Callable[[int], None] | None = None,
+    pixels_at_once: int = PIXELS_AT_ONCE,
 ) -> Tensor:
     """Encode frames (F, H, W, 3) in [0, 1] with the host's VAE to latents (1, C, T, h, w), not scaled.
 
@@ -99,7 +100,7 @@ def encode_reference(
     scaling to another range is undone before.
     """
     pixels = _to_reference_range(vae, frames, reference_range)
-    pieces = _pieces(frames) if vae.latent_dim == 2 else [_whole_latents(vae, frames)]
+    pieces = _pieces(frames, pixels_at_once) if vae.latent_dim == 2 else [_whole_latents(vae, frames)]
     latents: list[Tensor] = []
     for index, piece in enumerate(pieces):
         with _seeded():
@@ -131,8 +132,8 @@ def hypernet_to_device(model: Video2LoRA, latents: Tensor) -> torch.device:
     return patcher.load_device
 
 
-def _pieces(frames: Tensor) -> list[slice]:
-    step = max(1, PIXELS_AT_ONCE // (frames.shape[1] * frames.shape[2]))
+def _pieces(frames: Tensor, pixels_at_once: int = PIXELS_AT_ONCE) -> list[slice]:
+    step = max(1, pixels_at_once // (frames.shape[1] * frames.shape[2]))
     return [slice(first, first + step) for first in range(0, frames.shape[0], step)]
 
 

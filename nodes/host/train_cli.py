@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +23,25 @@ from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.safetensors_io import read_header
 from ...video2lora_core.files.writing import copy_file
 from ...video2lora_core.training import Processes, SampleSettings, StepReport, Trainer, TrainingSettings
+from ...video2lora_core.training.boards import check_trackers
 from ...video2lora_core.training.checkpoint import HYPERNET
 from ...video2lora_core.training.data_settings import DataSettings
+from ...video2lora_core.training.dry_run import dry_run
+from ...video2lora_core.training.file_facts import FileFacts
 from ...video2lora_core.training.new_hypernet import HypernetSettings
 from ...video2lora_core.training.resume import CHANGEABLE
-from ...video2lora_core.training.settings_file import describe, read_config, setting
+from ...video2lora_core.training.run_record import RECORD, read_record
+from ...video2lora_core.training.settings_file import build, describe, read_config, setting, to_dict
 from . import files
 from .animatediff import attach_motion_model
 from .backbone_facts import METADATA_KEY
+from .clip_encoder import HostClipEncoder
 from .small_checkpoint import load_small_checkpoint
-from .train_job import JobListener, TrainingJob, run_job
+from .train_job import JobListener, TrainingJob, encode_clips, run_job
 
 log = logging.getLogger(__name__)
+# Seconds within which the launcher ends the other processes once one has failed.
+OTHERS_WAIT = 5.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The arguments; the help ends with every setting of the config file."""
     parser = argparse.ArgumentParser(
         prog="train.py",
-        description="Trains a Video2LoRA hypernetwork on clips, for a backbone that ComfyUI loads.",
+        description="Trains a Video2LoRA hypernetwork on clips, for a backbone that ComfyUI loads. "
+        "`train.py reproduce RUN --output FOLDER` trains again what the folder RUN records in its run.json.",
         epilog="Settings of the config file (TOML or JSON), with their defaults:\n\n" + describe(SECTIONS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -91,6 +102,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="go on although this setting is another than before (it is recorded in the result); may be "
         f"given several times; one of {', '.join(sorted(CHANGEABLE))}",
     )  # fmt: skip
+    parser.add_argument(
+        "--dry-run", action="store_true",
+        help="print what would be trained on, leave a sheet of its first pairs in the output folder, and end",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prepare-only", action="store_true",
+        help="encode the clips and end; started several times, on as many machines as see the cache, the "
+        "work is shared",
+    )  # fmt: skip
     parser.add_argument("--cpu", action="store_true", help="train on the CPU even where there is a GPU")
     return parser
 
@@ -99,17 +119,57 @@ def main(arguments: Sequence[str]) -> int:
     """Train as the arguments say; returns the exit status: 0 finished, 3 stopped early with a checkpoint, 2
     refused.
     """
-    options = make_parser().parse_args(arguments)
+    options = parse(arguments)
     logging.getLogger().setLevel(logging.INFO)
     try:
         return _train(options)
-    except Video2LoRAError as error:
-        sys.stderr.write(f"{error}\n")
+    except Exception as error:
+        report_error(error)
         return 2
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options; of `reproduce RUN ...`, too, with `record` the record of that run."""
+    arguments = list(arguments)
+    record = None
+    if arguments[:1] == ["reproduce"] and len(arguments) > 1:
+        run = Path(arguments[1])
+        arguments = ["--config", str(run / RECORD), *arguments[2:]]
+        try:
+            record = read_record(run)
+        except Video2LoRAError as error:
+            make_parser().error(str(error))
+    options = make_parser().parse_args(arguments)
+    options.record = record
+    return options
+
+
+def report_error(error: Exception) -> None:
+    """Say what went wrong, once for all processes: others wait until the main one's word has ended them.
+
+    What nobody foresaw also leaves its traceback in the log.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    rank = int(os.environ.get("RANK", "0"))
+    if rank:
+        time.sleep(OTHERS_WAIT)
+    known = isinstance(error, Video2LoRAError)
+    if not known:
+        log.debug("Traceback:", exc_info=error)
+    text = str(error) if known else f"{type(error).__name__}: {error}"
+    who = f"process {rank}: " if rank else ""
+    sys.stderr.write(f"{who}{' '.join(text.split())}\n")
+    if not known and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        traceback.print_exception(error)
+
+
 def _train(options: argparse.Namespace) -> int:
-    sections = read_config(Path(options.config), SECTIONS)
+    if options.record is not None:
+        config = options.record["config"]
+        sections = {name: build(kind, config.get(name, {}), RECORD) for name, kind in SECTIONS.items()}
+    else:
+        sections = read_config(Path(options.config), SECTIONS)
     backbone: BackboneSettings = sections["backbone"]
     folder = Path(options.output)
     job = TrainingJob(
@@ -117,14 +177,25 @@ def _train(options: argparse.Namespace) -> int:
         resume=options.resume or options.resume_from is not None,
         resume_step=options.resume_from,
         allowed=tuple(options.allow_change), samples=sections["samples"],
+        config={name: to_dict(section) for name, section in sections.items()}, reproduced=options.record,
     )  # fmt: skip
+    if options.dry_run:
+        looked = dry_run(job.data, job.training, FileFacts(job.cache_folder))
+        sheet = looked.save(folder)
+        sys.stdout.write("\n".join([*looked.lines, f"the first pairs: {sheet}"]) + "\n")
+        return 0
     processes = Processes.start("cpu" if options.cpu else None)
+    check_trackers(job.training.trackers)
     model, clip, vae = load_backbone(backbone)
-    start = None
-    if backbone.start_from:
-        start = Video2LoRA.load(_find(backbone.start_from, (files.HYPERNETS,)))
     listener = JobListener(encoded=_log_encoding, started=stop_on_signals, stepped=_log_step)
     try:
+        if options.prepare_only:
+            _, _, report = encode_clips(HostClipEncoder(model, clip, vae), job, processes, listener)
+            log.info("%s", "\n".join(report.lines()))
+            return 0
+        start = None
+        if backbone.start_from:
+            start = Video2LoRA.load(_find(backbone.start_from, (files.HYPERNETS,)))
         _, result = run_job(model, clip, vae, job, processes=processes, listener=listener, start=start)
         if processes.is_main and result.checkpoint is not None:
             final = folder / HYPERNET

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,32 @@ from ...video2lora_core.training import (
     TrainingSettings,
 )
 from ...video2lora_core.training.cache import ClipCache
+from ...video2lora_core.training.cached_clips import CachedClips
 from ...video2lora_core.training.checkpoint import CHECKPOINTS, choose_checkpoint
 from ...video2lora_core.training.clip_list import read_clip_list
 from ...video2lora_core.training.data_settings import DataSettings
 from ...video2lora_core.training.dataset import (
-    CachedClips,
     DatasetReport,
     Entries,
     encode_dataset,
     split_heldout,
 )
 from ...video2lora_core.training.new_hypernet import HypernetSettings
+from ...video2lora_core.training.run_record import (
+    begin,
+    check_reproduced,
+    end,
+    fingerprints,
+    new_record,
+    versions,
+)
 from ...video2lora_core.training.settings import check_settings
 from ...video2lora_core.training.settings_file import to_dict
 from .clip_encoder import HostClipEncoder
 from .denoiser import HostDenoiser, training_mode
 from .layers import backbone_family, latent_settings, list_targets
 from .prediction import NATIVE_RANGE, check_vae
+from .program_versions import host_version, pack_version
 from .training_samples import SampleList, make_samples
 
 log = logging.getLogger(__name__)
@@ -52,7 +62,8 @@ class TrainingJob:
 
     resume: go on with what is there, from the checkpoint of `resume_step` or else from the last sound one,
     although the settings in `allowed` are others than before. root: the only folder that clips are read from;
-    None: any.
+    None: any. config: the whole configuration, for the run's record. reproduced: the record of the run that
+    this one must equal in weights and clips.
     """
 
     data: DataSettings
@@ -64,6 +75,13 @@ class TrainingJob:
     resume_step: int | None = None
     allowed: tuple[str, ...] = ()
     root: Path | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    reproduced: Mapping[str, Any] | None = None
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where encoded clips are."""
+        return Path(self.data.cache) if self.data.cache else self.folder / "cache"
 
 
 @dataclass(frozen=True)
@@ -105,7 +123,7 @@ def run_job(
         if job.resume:
             checkpoint = choose_checkpoint(job.folder / CHECKPOINTS, job.resume_step)
         encoder = HostClipEncoder(model, clip, vae)
-        entries, report = _encode(encoder, job, processes, listener)
+        cache, entries, report = encode_clips(encoder, job, processes, listener)
         kept = checkpoint.facts["identity"].get("heldout", ()) if checkpoint else None
         training, heldout = split_heldout(entries, job.data, job.training.seed, kept)
         report = dataclasses.replace(report, heldout=tuple(heldout))
@@ -116,17 +134,43 @@ def run_job(
         identity = _identity(encoder, job, start, training, heldout)
         samples = make_samples(encoder, job, heldout or training) if job.samples.every else None
         trainer = _make_trainer(
-            model, hypernet, job, training, heldout, processes, listener, identity, samples
+            model, hypernet, job, training, heldout, processes, listener, identity, samples, cache.text("")
         )
         try:
             if checkpoint is not None:
                 trainer.resume(checkpoint, job.allowed)
             if listener.started is not None:
                 listener.started(trainer)
-            result = trainer.run()
+            result = _recorded(trainer, job, processes, report, {**identity, **trainer.denoiser.identity})
             return trainer.averaged_model().cpu(), result
         finally:
             trainer.close()
+
+
+def _recorded(
+    trainer: Trainer, job: TrainingJob, processes: Processes, report: DatasetReport, identity: dict[str, Any]
+) -> TrainingResult:
+    """Run, and leave a record of what ran in the folder and in the result's metadata."""
+    config = job.config or {
+        name: to_dict(getattr(job, name)) for name in ("data", "hypernet", "training", "samples")
+    }
+    made_with = versions(pack=pack_version(), comfyui=host_version())
+    record = new_record(config, made_with, fingerprints(identity), report.lines())
+    if job.reproduced is not None:
+        check_reproduced(job.reproduced, record["hashes"])
+    trainer.note(config=config, versions=made_with, hashes=record["hashes"])
+    if not processes.is_main:
+        return trainer.run()
+    first, began = trainer.state.step, time.monotonic()
+    begin(job.folder, record, first, processes.count)
+    finished = False
+    try:
+        result = trainer.run()
+        finished = result.finished
+        return result
+    finally:
+        seconds = time.monotonic() - began
+        end(job.folder, trainer.state.step, seconds, (trainer.state.step - first) / seconds, finished)
 
 
 def _make_hypernet(
@@ -151,14 +195,17 @@ def _make_hypernet(
     return made
 
 
-def _encode(
+def encode_clips(
     encoder: HostClipEncoder, job: TrainingJob, processes: Processes, listener: JobListener
-) -> tuple[Entries, DatasetReport]:
+) -> tuple[ClipCache, Entries, DatasetReport]:
+    """Encode a job's clips, beside whoever else does; returns the cache, its entries and the report.
+
+    Raises Video2LoRAError as `encode_dataset`.
+    """
     records = read_clip_list(Path(job.data.dataset), job.data.default_caption, job.root)
-    folder = Path(job.data.cache) if job.data.cache else job.folder / "cache"
     with torch.inference_mode():
-        cache = ClipCache(folder, job.data, encoder)
-        return encode_dataset(records, cache, processes, listener.encoded)
+        cache = ClipCache(job.cache_folder, job.data, encoder)
+        return cache, *encode_dataset(records, cache, processes, listener.encoded)
 
 
 def _identity(
@@ -167,11 +214,13 @@ def _identity(
     """What decides a run beside [training] and the backbone: a checkpoint is gone on from by none other."""
     data = to_dict(job.data)
     # Where clips and cache lie does not matter; which clips they are does.
-    for name in ("dataset", "cache", "default_caption"):
+    for name in ("dataset", "cache", "default_caption", "workers", "encode_together"):
         del data[name]
     made_of = {"start_from": start.fingerprint} if start else to_dict(job.hypernet)
     conditions = [*training.values(), *heldout.values()]
-    clips = [f"{entry.path.stem} {entry.role}" for entries in conditions for entry in entries]
+    clips = [
+        f"{entry.path.stem} {entry.text.stem} {entry.role}" for entries in conditions for entry in entries
+    ]
     return {
         "text encoder": encoder.text_fingerprint,
         "VAE": encoder.video_fingerprint,
@@ -192,6 +241,7 @@ def _make_trainer(
     listener: JobListener,
     identity: dict[str, Any],
     samples: SampleList | None,
+    empty: Path,
 ) -> Trainer:
     settings = job.training
     # Half-precision weights under autocast; full ones where everything is computed in full.
@@ -199,9 +249,19 @@ def _make_trainer(
     denoiser = HostDenoiser(
         model, list(hypernet.targets), recompute=settings.gradient_checkpointing, weight_dtype=weight_dtype
     )
-    sets = {"seen": training, "heldout": heldout}
+    sets = {"train": training, "seen": training, "heldout": heldout}
+    extra = {
+        "repeats": job.data.repeats_by_condition(),
+        "caption_dropout": job.data.caption_dropout,
+        "empty": empty,
+    }
     sources = {
-        name: CachedClips(entries, settings.targets_per_reference, job.data.variants)
+        name: CachedClips(
+            entries,
+            settings.targets_per_reference,
+            # Comparisons see every condition alike, with its own captions.
+            **(extra if name == "train" else {}),
+        )
         for name, entries in sets.items()
         if entries
     }
@@ -217,7 +277,7 @@ def _make_trainer(
     return Trainer(
         hypernet,
         denoiser,
-        sources["seen"],
+        sources.pop("train"),
         settings,
         evaluation=sources,
         samples=samples and samples.with_backbone(denoiser),

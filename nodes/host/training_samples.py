@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ...video2lora_core.decoding import decode_clip
 from ...video2lora_core.training import Samples, SampleSettings, SampleSubject
-from ...video2lora_core.training.cache import read_clip
-from ...video2lora_core.training.dataset import Entries, stack_text
+from ...video2lora_core.training.cache import read_clip, read_text
+from ...video2lora_core.training.cached_clips import stack_text
+from ...video2lora_core.training.dataset import Entries
 from .clip_encoder import HostClipEncoder
 from .denoiser import HostDenoiser
 
@@ -47,14 +48,15 @@ def make_samples(encoder: HostClipEncoder, job: TrainingJob, entries: Entries) -
         if settings.references:
             captions = settings.prompts or (data.default_caption,)
             size = (data.frames, data.stride, data.width, data.height, data.fps)
-            clips = [encoder.encode_video(decode_clip(Path(path), *size)) for path in settings.references]
+            clips = [
+                encoder.encode_videos(decode_clip(Path(path), *size)[None])[0] for path in settings.references
+            ]
             names = [Path(path).stem for path in settings.references]
             texts = [encoder.encode_text(captions[i % len(captions)]) for i in range(len(clips))]
         else:
             names = list(entries)[: settings.count]
-            encoded = [read_clip(entries[name][0].path) for name in names]
-            clips = [clip.latents[0] for clip in encoded]
-            texts = [clip.context for clip in encoded]
+            clips = [read_clip(entries[name][0].path).latents[0] for name in names]
+            texts = [read_text(entries[name][0].text) for name in names]
             if settings.prompts:
                 prompts = [settings.prompts[i % len(settings.prompts)] for i in range(len(names))]
                 texts = [encoder.encode_text(prompt) for prompt in prompts]

@@ -16,8 +16,8 @@ from video2lora_core import LayerTarget, Video2LoRA
 from video2lora_core.decoding import decode_clip, read_clip
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.frames import ClipChoice
-from video2lora_core.training.cache import UnusableClip, file_hash
 from video2lora_core.training.data_settings import DataSettings
+from video2lora_core.training.file_facts import UnusableClip, file_hash
 
 CLIPS = Path(__file__).parents[1] / "data" / "clips"
 

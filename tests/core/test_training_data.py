@@ -13,9 +13,10 @@ from video2lora_core.spec import LayerTarget
 from video2lora_core.training import Processes
 from video2lora_core.training.batch import sample_references
 from video2lora_core.training.cache import ClipCache, is_sound, read_clip
+from video2lora_core.training.cached_clips import CachedClips
 from video2lora_core.training.clip_list import ClipRecord, read_clip_list
 from video2lora_core.training.data_settings import DataSettings
-from video2lora_core.training.dataset import CachedClips, encode_dataset, split_heldout
+from video2lora_core.training.dataset import encode_dataset, split_heldout
 from video2lora_core.training.new_hypernet import HypernetSettings
 from video2lora_core.training.settings import TrainingSettings
 from video2lora_core.training.settings_file import describe, read_config
@@ -36,9 +37,10 @@ class CountingEncoder:
     def __init__(self) -> None:
         self.videos = 0
 
-    def encode_video(self, frames):
-        self.videos += 1
-        return torch.nn.functional.avg_pool2d(frames.movedim(-1, 1), 8).movedim(0, 1)
+    def encode_videos(self, clips):
+        self.videos += len(clips)
+        pooled = torch.nn.functional.avg_pool2d(clips.flatten(0, 1).movedim(-1, 1), 8)
+        return pooled.unflatten(0, clips.shape[:2]).transpose(1, 2)
 
     def encode_text(self, caption):
         return torch.full((len(caption.split()) or 1, 4), float(len(caption)))
@@ -171,13 +173,13 @@ def test_a_full_disk_stops_encoding_with_a_sentence(dataset, tmp_path, monkeypat
     monkeypatch.setattr("video2lora_core.files.writing.os.replace", full)
     with pytest.raises(Video2LoRAError, match="No space left"):
         encode(read_clip_list(dataset), tmp_path)
-    assert not list(tmp_path.glob("*"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_references_are_never_their_targets_and_shards_are_parts_of_the_batch(dataset, tmp_path):
     settings = dataclasses.replace(SMALL, variants=2)
     entries, _ = encode(read_clip_list(dataset), tmp_path, settings)
-    source = CachedClips(entries, targets_per_reference=2, variants=2)
+    source = CachedClips(entries, targets_per_reference=2)
     whole = source.sample(torch.Generator().manual_seed(1), 12)
     assert {name: whole.conditions.count(name) for name in DIRECTIONS} == dict.fromkeys(DIRECTIONS, 4)
     targets = whole.target_latents.unflatten(0, (12, 2))
@@ -196,7 +198,7 @@ def test_captions_of_different_lengths_share_a_batch(tmp_path):
         path = write_clip(tmp_path / f"{seed}.mp4", (4, 0), seed)
         records.append(ClipRecord(path, caption, "right", "moves right"))
     entries, _ = encode(records, tmp_path / "cache")
-    batch = CachedClips(entries, 2, 1).sample(torch.Generator().manual_seed(0), 2)
+    batch = CachedClips(entries, 2).sample(torch.Generator().manual_seed(0), 2)
     assert batch.context.shape[0] == 4 and batch.semantic_context.shape == (4, 2, 4)
 
 

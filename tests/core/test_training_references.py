@@ -16,8 +16,8 @@ from video2lora_core.training.augment import (
     augment_reference,
 )
 from video2lora_core.training.cache import read_clip
+from video2lora_core.training.cached_clips import CachedClips
 from video2lora_core.training.clip_list import read_clip_list
-from video2lora_core.training.dataset import CachedClips
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_clips_of_one_role_are_never_drawn_as_the_other(dataset, tmp_path):
     files = {entry.role: read_clip(entry.path) for entry in entries["up"]}
     assert torch.equal(files["target"].references, files["target"].latents)
     assert files["reference"].references.shape[0] == 2
-    source = CachedClips({"up": entries["up"]}, targets_per_reference=1, variants=1)
+    source = CachedClips({"up": entries["up"]}, targets_per_reference=1)
     drawn = {"reference": 0, "both": 0}
     for seed in range(12):
         batch = source.sample(torch.Generator().manual_seed(seed), 1)

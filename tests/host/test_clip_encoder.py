@@ -35,7 +35,7 @@ def encoder(host):
 
 def test_three_starts_encode_every_clip_once(host, load, encoder, tmp_path):
     dataset, training = host.module("video2lora_core.training.dataset"), "video2lora_core.training"
-    settings = host.module(f"{training}.settings").DataSettings(frames=2, width=64, height=64)
+    settings = host.module(f"{training}.data_settings").DataSettings(frames=2, width=64, height=64)
     clips = write_dataset(tmp_path / "clips", clips=2)
     records = host.module(f"{training}.clip_list").read_clip_list(clips)
     found = []
@@ -43,9 +43,9 @@ def test_three_starts_encode_every_clip_once(host, load, encoder, tmp_path):
         with torch.inference_mode():
             cache = host.module(f"{training}.cache").ClipCache(tmp_path / "cache", settings, encoder(*load()))
             report = dataset.encode_dataset(records, cache, host.module(training).Processes())[1]
-        found.append((report.encoded, report.reused, len(list((tmp_path / "cache").iterdir()))))
+        found.append((report.encoded, report.reused, len(list((tmp_path / "cache").glob("*.safetensors")))))
         assert f"encoded {report.encoded}, reused {report.reused}" in "\n".join(report.lines())
-    assert found == [(6, 0, 6), (0, 6, 6), (0, 6, 6)]
+    assert found == [(6, 0, 8), (0, 6, 8), (0, 6, 8)], "six clips, their one caption and the empty one"
 
 
 @torch.inference_mode()

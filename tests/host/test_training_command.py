@@ -1,6 +1,7 @@
 """The command line of training: one process, two processes, killed and resumed, and what it refuses."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -38,7 +39,13 @@ def train(job, folder, *more, launcher=()):
     command = command if launcher else [sys.executable, *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     return subprocess.Popen(
-        command, cwd=CHECKOUT, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        cwd=CHECKOUT,
+        env=environment,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -108,6 +115,46 @@ def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
     assert [[row[c] for c in columns] for row in losses(whole)] == [
         [row[c] for c in columns] for row in losses(folder)
     ]
+
+
+def test_a_dry_run_says_what_would_be_trained_on_and_trains_nothing(job):
+    folder = job.parent / "dry"
+    command = [
+        sys.executable,
+        "train.py",
+        "--cpu",
+        "--config",
+        str(job),
+        "--output",
+        str(folder),
+        "--dry-run",
+    ]
+    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=200)
+    assert run.returncode == 0, run.stderr
+    assert "6 clips of 2 conditions; held out: up" in run.stdout
+    assert [path.name for path in folder.iterdir()] == ["pairs.jpg"]
+
+
+def test_a_run_is_made_again_from_its_record(host, job, whole):
+    record = json.loads((whole / "run.json").read_text())
+    assert record["versions"]["pack"] and {"backbone", "motion module", "VAE", "clips"} <= set(
+        record["hashes"]
+    )
+    assert record["starts"][-1]["finished"] and record["starts"][-1]["to step"] == STEPS
+    training = trained_by(host, whole)
+    assert training["config"]["training"]["steps"] == STEPS and training["hashes"] == record["hashes"]
+    folder = job.parent / "again"
+    command = [sys.executable, "train.py", "reproduce", str(whole), "--cpu", "--output", str(folder)]
+    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=250)
+    assert run.returncode == 0, run.stderr
+    one, other = last_state(whole), last_state(folder)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    record["hashes"]["backbone"] = "0" * 40
+    (folder / "run.json").write_text(json.dumps(record))
+    command[3], command[-1] = str(folder), str(job.parent / "other")
+    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=250)
+    assert run.returncode == 2 and "backbone is another than that of the run to reproduce" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on")

@@ -1,9 +1,9 @@
-"""Clips and captions encoded once: one safetensors file each, written whole, checked by hash when opened."""
+"""Clips and captions encoded once: one safetensors file each, written whole, checked by hash once."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,35 +12,37 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..decoding import check_file, decode_clip
+from ..decoding import decode_windows
 from ..errors import Video2LoRAError
 from ..files.writing import tensors_fingerprint, write_safetensors
 from .augment import augment_clip, augment_reference
 from .batch import step_generator
+from .buckets import ClipSize, fitting_size, window_starts
 from .clip_list import ClipRecord
 from .data_settings import DataSettings
+from .file_facts import FileFacts, UnusableClip
 
 METADATA_KEY = "video2lora_clip"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 class ClipEncoder(Protocol):
     """The frozen VAE and text encoder of a backbone.
 
-    The two fingerprints change with all that decides the embedding of a video, and of any text. Videos are
-    frames (T, H, W, 3) in [0, 1] -> latents (C, T, h, w), scaled as the backbone scales them; captions ->
-    (tokens, width).
+    The two fingerprints change with all that decides the embedding of a video, and of any text.
     """
 
     video_fingerprint: str
     text_fingerprint: str
 
-    def encode_video(self, frames: Tensor) -> Tensor:
-        """Frames -> scaled latents, on the CPU."""
+    def encode_videos(self, clips: Tensor) -> Tensor:
+        """Clips (n, T, H, W, 3) in [0, 1] -> latents (n, C, T, h, w), scaled as the backbone scales them, on
+        the CPU.
+        """
         ...
 
     def encode_text(self, caption: str) -> Tensor:
-        """Caption -> embedding, on the CPU."""
+        """Caption -> embedding (tokens, width), on the CPU."""
         ...
 
     def caption_fingerprint(self, caption: str) -> str:
@@ -48,115 +50,143 @@ class ClipEncoder(Protocol):
         ...
 
 
-class UnusableClip(Video2LoRAError):
-    """A clip's own fault: its file can not be read, or not be decoded to as many frames as are needed."""
-
-
 @dataclass(frozen=True)
 class EncodedClip:
-    """latents (variants, C, T, h, w), context (tokens, width), semantic_context likewise or None; half
-    precision. references: (reference variants, C, T, h, w) of the clip as a reference; the latents when it
-    has none of its own.
+    """latents (versions, C, T, h, w), half precision: its windows and their variants. references likewise of
+    the clip as a reference; the latents when it has none of its own.
     """
 
     latents: Tensor
-    context: Tensor
-    semantic_context: Tensor | None
     references: Tensor
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes. Raises UnusableClip when it can not be read."""
-    digest = hashlib.sha256()
-    try:
-        check_file(path, str(path))
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except Video2LoRAError as error:
-        raise UnusableClip(str(error)) from error
-    except OSError as error:
-        raise UnusableClip(f"'{path}' can not be read ({error}); replace or remove it.") from error
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class DecodedClip:
+    """A clip on its way: its hash, size and entry; frames (versions, T, H, W, 3) of it as a target, then as a
+    reference; None where the cache has it.
+    """
+
+    content: str
+    size: ClipSize
+    path: Path
+    targets: Tensor | None = None
+    references: Tensor | None = None
 
 
 class ClipCache:
-    """A folder of encoded clips. The name of an entry is the hash of all that it depends on."""
+    """A folder of encoded clips and captions. The name of an entry is the hash of all it depends on."""
 
     def __init__(self, folder: Path, settings: DataSettings, encoder: ClipEncoder) -> None:
         self.folder = folder
         self.settings = settings
         self.encoder = encoder
+        self._texts: dict[str, Path] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Video2LoRAError(f"The cache folder '{folder}' can not be made: {error}.") from error
+        self.known = FileFacts(folder)
 
-    def entry(self, record: ClipRecord, content: str) -> Path:
+    def entry(self, record: ClipRecord, content: str, size: ClipSize) -> Path:
         """The path of a clip's entry; `content` is the hash of its file."""
-        settings, encoder = self.settings, self.encoder
-        captions = [encoder.caption_fingerprint(record.caption)]
-        if record.semantic_caption:
-            captions.append(encoder.caption_fingerprint(record.semantic_caption))
+        settings = self.settings
         facts = [
-            FORMAT_VERSION, content, encoder.video_fingerprint, encoder.text_fingerprint, captions,
-            settings.frames, settings.fps, settings.stride, settings.width, settings.height,
-            settings.variants,
+            FORMAT_VERSION, content, self.encoder.video_fingerprint, str(size), settings.fps, settings.stride,
+            settings.windows, settings.window_choice, settings.variants,
             sorted(settings.augmentations) if settings.variants > 1 else [],
         ]  # fmt: skip
         if self._reference_variants(record):
             facts += [settings.reference_variants, sorted(settings.reference_augmentations)]
         return self.folder / f"{tensors_fingerprint({}, {'clip': facts})}.safetensors"
 
+    def text(self, caption: str) -> Path:
+        """The entry of a caption, encoded unless a sound one exists: one a caption, however many clips."""
+        if caption not in self._texts:
+            encoder = self.encoder
+            facts = [FORMAT_VERSION, encoder.text_fingerprint, encoder.caption_fingerprint(caption)]
+            path = self.folder / f"text_{tensors_fingerprint({}, {'text': facts})}.safetensors"
+            if not self.is_sound(path):
+                self._write(path, {"context": encoder.encode_text(caption)}, f"The caption '{caption[:60]}'")
+            self._texts[caption] = path
+        return self._texts[caption]
+
+    def is_sound(self, path: Path) -> bool:
+        """Whether an entry is there and whole; it is read for that once, as long as it does not change."""
+        if self.known.is_checked(path):
+            return True
+        if sound := is_sound(path):
+            self.known.checked(path)
+        return sound
+
+    def locate(self, record: ClipRecord) -> DecodedClip:
+        """A clip's hash, size and entry, whether there is one or not. Raises UnusableClip."""
+        settings = self.settings
+        content, facts = self.known.clip(record.path)
+        size = fitting_size(facts, settings.sizes(), settings.fps, settings.stride)
+        return DecodedClip(content, size, self.entry(record, content, size))
+
+    def decode(self, record: ClipRecord) -> DecodedClip:
+        """What has to be encoded of a clip: it is decoded and fitted unless a sound entry exists.
+
+        For threads: needs no device. Raises UnusableClip when the clip can not be decoded or is too short.
+        """
+        settings, found = self.settings, self.locate(record)
+        if self.is_sound(found.path):
+            return found
+        content, size = found.content, found.size
+        windows = self._windows(record, content, size)
+        targets = []
+        for number, frames in enumerate(windows):
+            for index in range(settings.variants):
+                generator = step_generator(0, index, f"variant/{content}/{number}")
+                targets.append(augment_clip(frames, settings.augmentations, generator) if index else frames)
+        references = None
+        if count := self._reference_variants(record):
+            draws = [step_generator(0, index, f"reference/{content}") for index in range(count)]
+            names = settings.reference_augmentations
+            versions = [augment_reference(windows[i % len(windows)], names, d) for i, d in enumerate(draws)]
+            references = torch.stack(versions)
+        return DecodedClip(content, size, found.path, torch.stack(targets), references)
+
+    def encode(self, clips: Sequence[tuple[ClipRecord, DecodedClip]]) -> None:
+        """Encode decoded clips of one size together, and write their entries.
+
+        Raises Video2LoRAError for what is not a clip's fault: an encoder that gives values that are not
+        finite, a disk that is full.
+        """
+        parts = [part for _, clip in clips for part in (clip.targets, clip.references) if part is not None]
+        latents = list(self.encoder.encode_videos(torch.cat(parts)).split([len(part) for part in parts]))
+        for record, clip in clips:
+            tensors = {"latents": latents.pop(0)}
+            if clip.references is not None:
+                tensors["references"] = latents.pop(0)
+            self._write(clip.path, tensors, f"'{record.path}'")
+
     def _reference_variants(self, record: ClipRecord) -> int:
         return self.settings.reference_variants if record.role != "target" else 0
 
-    def ensure(self, record: ClipRecord, content: str) -> tuple[Path, bool]:
-        """Encode a clip unless a sound entry exists; returns the entry's path and whether it was encoded.
-
-        Raises UnusableClip when the clip can not be decoded or is too short, and Video2LoRAError for what is
-        not the clip's fault: an encoder that gives values that are not finite, a disk that is full.
-        """
-        path = self.entry(record, content)
-        if is_sound(path):
-            return path, False
-        tensors = self._encode(record, content)
-        facts = {"version": FORMAT_VERSION, "hash": tensors_fingerprint(tensors, {})}
-        write_safetensors(path, tensors, {METADATA_KEY: json.dumps(facts)})
-        return path, True
-
-    def _encode(self, record: ClipRecord, content: str) -> dict[str, Tensor]:
-        settings = self.settings
+    def _windows(self, record: ClipRecord, content: str, size: ClipSize) -> list[Tensor]:
+        settings, (_, facts) = self.settings, self.known.clip(record.path)
+        starts = window_starts(
+            facts.count(settings.fps, settings.stride), size.frames, settings.windows, settings.window_choice,
+            step_generator(0, 0, f"windows/{content}"),
+        )  # fmt: skip
+        shape = (size.frames, settings.stride, size.width, size.height, settings.fps)
         try:
-            frames = decode_clip(
-                record.path,
-                settings.frames,
-                settings.stride,
-                settings.width,
-                settings.height,
-                settings.fps,
-            )
+            return decode_windows(record.path, *shape, starts)
         except Video2LoRAError as error:
             raise UnusableClip(str(error)) from error
-        variants = []
-        for index in range(settings.variants):
-            generator = step_generator(0, index, f"variant/{content}")
-            clip = augment_clip(frames, settings.augmentations, generator) if index else frames
-            variants.append(self.encoder.encode_video(clip))
-        tensors = {"latents": torch.stack(variants), "context": self.encoder.encode_text(record.caption)}
-        if count := self._reference_variants(record):
-            names = settings.reference_augmentations
-            draws = [step_generator(0, index, f"reference/{content}") for index in range(count)]
-            versions = [augment_reference(frames, names, generator) for generator in draws]
-            tensors["references"] = torch.stack([self.encoder.encode_video(clip) for clip in versions])
-        if record.semantic_caption:
-            tensors["semantic_context"] = self.encoder.encode_text(record.semantic_caption)
+
+    def _write(self, path: Path, tensors: dict[str, Tensor], what: str) -> None:
         if not all(torch.isfinite(value).all() for value in tensors.values()):
             raise Video2LoRAError(
-                f"'{record.path}' encodes to values that are not finite; use a VAE and a text encoder in "
-                "float32 or bfloat16, or remove the clip."
+                f"{what} encodes to values that are not finite; use a VAE and a text encoder in float32 or "
+                "bfloat16, or remove the clip."
             )
-        return {name: tensors[name].to(torch.float16).contiguous() for name in sorted(tensors)}
+        half = {name: tensors[name].to(torch.float16).contiguous() for name in sorted(tensors)}
+        facts = {"version": FORMAT_VERSION, "hash": tensors_fingerprint(half, {})}
+        write_safetensors(path, half, {METADATA_KEY: json.dumps(facts)})
+        self.known.checked(path)
 
 
 def is_sound(path: Path) -> bool:
@@ -175,13 +205,20 @@ def is_sound(path: Path) -> bool:
 
 
 def read_clip(path: Path) -> EncodedClip:
-    """Read an entry. Raises Video2LoRAError when it has gone or been damaged since it was checked."""
+    """Read a clip's entry. Raises Video2LoRAError when it has gone or been damaged since it was checked."""
+    tensors = _read(path)
+    return EncodedClip(tensors["latents"], tensors.get("references", tensors["latents"]))
+
+
+def read_text(path: Path) -> Tensor:
+    """Read a caption's entry (tokens, width). Raises Video2LoRAError as `read_clip`."""
+    return _read(path)["context"]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
-            names = set(file.keys())
-            semantic = file.get_tensor("semantic_context") if "semantic_context" in names else None
-            references = file.get_tensor("references" if "references" in names else "latents")
-            return EncodedClip(file.get_tensor("latents"), file.get_tensor("context"), semantic, references)
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, NotImplementedError) as error:
         raise Video2LoRAError(
             f"The cached clip '{path}' is damaged ({error}); start again to encode it."

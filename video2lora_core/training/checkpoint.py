@@ -31,9 +31,11 @@ from ..files.writing import (
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
+BEST = "best.safetensors"
 # What a run leaves in its folder, but for the cache of clips.
 RUN_FILES = (
     CHECKPOINTS, "losses.csv", "comparisons.csv", "tensorboard", "trackers", "samples", "run.html",
+    BEST, "run.json",
 )  # fmt: skip
 
 HYPERNET = "hypernet.safetensors"
@@ -177,28 +179,43 @@ def set_run_aside(folder: Path) -> None:
     log.info("The run in %s is kept as %s", folder, aside.name)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter, str]) -> dict[str, Tensor]:
-    """AdamW's state as tensors named `<field>.<parameter>`."""
-    return {
-        f"{field}.{names[parameter]}": value
-        for parameter, state in optimizer.state.items()
-        for field, value in state.items()
-    }
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, names: dict[nn.Parameter, str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state: tensors named `<field>.<parameter>`, and the numbers of parameters and groups."""
+    tensors, numbers = {}, {}
+    for parameter, state in optimizer.state.items():
+        for field, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"{field}.{names[parameter]}"] = value
+            else:
+                numbers.setdefault(names[parameter], {})[field] = value
+    plain = bool | int | float | str
+    groups = [{k: v for k, v in group.items() if isinstance(v, plain)} for group in optimizer.param_groups]
+    return tensors, {"parameters": numbers, "groups": groups}
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: dict[nn.Parameter, str], tensors: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer,
+    names: dict[nn.Parameter, str],
+    tensors: dict[str, Tensor],
+    numbers: dict[str, Any],
 ) -> None:
-    """Take over the state that `optimizer_tensors` gave."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            fields = ("step", "exp_avg", "exp_avg_sq")
-            stored = {field: tensors.get(f"{field}.{names[parameter]}") for field in fields}
-            if stored["step"] is not None:
-                # The fused AdamW keeps its step counter beside the parameter.
-                optimizer.state[parameter] = {
-                    field: value.to(parameter.device).clone() for field, value in stored.items()
-                }
+    """Take over the state that `optimizer_state` gave. Rates and decays stay those of the settings."""
+    parameters = {name: parameter for parameter, name in names.items() if parameter.requires_grad}
+    for key, value in tensors.items():
+        field, _, name = key.partition(".")
+        if name in parameters and field not in ("model", "average"):
+            # The fused AdamW keeps its step counter beside the parameter.
+            parameter = parameters[name]
+            optimizer.state[parameter][field] = value.to(parameter.device).clone()
+    for name, fields in numbers.get("parameters", {}).items():
+        if name in parameters:
+            optimizer.state[parameters[name]].update(fields)
+    for group, stored in zip(optimizer.param_groups, numbers.get("groups", ()), strict=False):
+        # What an optimizer counts for itself (Prodigy's step size) is not among the settings.
+        own = {k: v for k, v in stored.items() if k not in ("lr", "peak", "weight_decay", "name", "fused")}
+        group.update(own)
 
 
 def random_states() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import Video2LoRAError
 from .augment import REFERENCE_AUGMENTATIONS, check_augmentations
+from .buckets import WINDOWS, ClipSize
 from .settings_file import setting
 
 
@@ -36,6 +37,28 @@ class DataSettings:
         512, "Width in pixels that clips are fitted to, a multiple of 8; SD1.5 was made for 512."
     )
     height: int = setting(512, "Height in pixels that clips are fitted to, a multiple of 8.")
+    buckets: tuple[str, ...] = setting(
+        (),
+        "Sizes of clips, each width x height x frames as in 768x432x16; a clip goes to the one of its "
+        "aspect, and of those to the longest it is long enough for. All clips of a step are of one. Empty: "
+        "width, height and frames.",
+    )
+    windows: int = setting(
+        1, "Pieces that are taken of a long clip, spread over it; each is a version of the clip."
+    )
+    window_choice: str = setting(
+        "even", "Where the windows lie: even, from its start to its end; random, drawn once a clip.", WINDOWS
+    )
+    repeats: tuple[str, ...] = setting(
+        (), "How often conditions come for every time that others do, as in left=3; the others count 1."
+    )
+    caption_dropout: float = setting(
+        0.0, "Share of targets that are trained on the empty caption, which guidance relies on; 0.1 is usual."
+    )
+    workers: int = setting(
+        0, "Threads that decode and fit clips while others are encoded; 0: as many as there are cores, to 8."
+    )
+    encode_together: int = setting(4, "Clips that go through the VAE together.")
     variants: int = setting(
         1, "Encoded versions of every clip; the first is the clip itself, others are augmented."
     )
@@ -73,7 +96,7 @@ class DataSettings:
     )
 
     def __post_init__(self) -> None:
-        for name in ("frames", "stride", "variants"):
+        for name in ("frames", "stride", "variants", "windows", "encode_together"):
             if getattr(self, name) < 1:
                 raise Video2LoRAError(f"The setting {name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.fps <= 1000:
@@ -83,6 +106,12 @@ class DataSettings:
                 raise Video2LoRAError(
                     f"The setting {name} is {getattr(self, name)}; it must be a multiple of 8."
                 )
+        if not 0 <= self.caption_dropout <= 1:
+            raise Video2LoRAError(
+                f"The setting caption_dropout is {self.caption_dropout}; it must be in 0 ... 1."
+            )
+        self.sizes()
+        self.repeats_by_condition()
         if not 0 <= self.heldout_fraction < 1:
             raise Video2LoRAError("The setting heldout_fraction must be in 0 ... 1, and less than 1.")
         if self.reference_variants < 0:
@@ -91,6 +120,25 @@ class DataSettings:
             )
         check_augmentations(self.augmentations)
         check_augmentations(self.reference_augmentations, REFERENCE_AUGMENTATIONS)
+
+    def sizes(self) -> tuple[ClipSize, ...]:
+        """The sizes clips are brought to. Raises Video2LoRAError for a bucket that is none."""
+        if not self.buckets:
+            return (ClipSize(self.width, self.height, self.frames),)
+        return tuple(dict.fromkeys(ClipSize.parse(text) for text in self.buckets))
+
+    def repeats_by_condition(self) -> dict[str, int]:
+        """Condition -> how often it comes. Raises Video2LoRAError for an entry that does not say it."""
+        found = {}
+        for text in self.repeats:
+            name, _, times = text.rpartition("=")
+            if not name.strip() or not times.strip().isdecimal() or not 1 <= int(times) <= 1000:
+                raise Video2LoRAError(
+                    f"The entry '{text}' of repeats must be a condition and a number from 1 to 1000, as in "
+                    "left=3."
+                )
+            found[name.strip()] = int(times)
+        return found
 
     @property
     def clip(self) -> dict[str, float]:

@@ -153,7 +153,11 @@ def auxiliary_parameters(backbone: BackboneShape, hypernet: HypernetSettings) ->
     return total
 
 
-def clip_cache_bytes(step: StepShape, channels: int, text_width: int) -> int:
-    """Bytes of one cached clip: latents and one caption's embedding in half precision."""
-    latents = channels * step.frames * step.latent_height * step.latent_width
-    return 2 * (latents + step.tokens * text_width)
+def clip_cache_bytes(step: StepShape, channels: int) -> int:
+    """Bytes of one version of one cached clip: latents in half precision."""
+    return 2 * channels * step.frames * step.latent_height * step.latent_width
+
+
+def caption_cache_bytes(step: StepShape, text_width: int) -> int:
+    """Bytes of one cached caption: its embedding in half precision."""
+    return 2 * step.tokens * text_width

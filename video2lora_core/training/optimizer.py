@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,13 @@ def group_of(name: str) -> str:
     return "head" if name.startswith(_HEADS) else "encoder"
 
 
-def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW with one group per rate and decay; a group whose rate is 0 is frozen.
+def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The optimizer of a name, with one group per rate and decay; a group whose rate is 0 is frozen.
 
-    Each group keeps its full rate as `peak`. Raises Video2LoRAError when every rate is 0.
+    Each group keeps its full rate as `peak`. Raises Video2LoRAError when every rate is 0, and for an
+    optimizer whose package is not installed.
     """
+    kind, options = _kind(settings)
     rates = {
         "encoder": settings.encoder_rate,
         "head": settings.head_rate,
@@ -39,35 +42,61 @@ def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.
     }
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        kind = group_of(name)
-        parameter.requires_grad_(rates[kind] > 0)
+        group = group_of(name)
+        parameter.requires_grad_(rates[group] > 0)
         if parameter.requires_grad:
-            decays = parameter.ndim >= 2 and kind != "base"
-            groups.setdefault((kind, decays), []).append(parameter)
+            decays = parameter.ndim >= 2 and group != "base"
+            groups.setdefault((group, decays), []).append(parameter)
     if not groups:
         raise Video2LoRAError("All learning rates are 0: there is nothing to train; raise one of them.")
-    return torch.optim.AdamW(
+    if settings.optimizer == "prodigy":
+        # It finds the size of its steps for all groups together.
+        rates = dict.fromkeys(rates, 1.0)
+    return kind(
         [
             {
                 "params": parameters,
-                "lr": rates[kind],
-                "peak": rates[kind],
+                "lr": rates[group],
+                "peak": rates[group],
                 "weight_decay": settings.weight_decay if decays else 0.0,
-                "name": kind,
+                "name": group,
             }
-            for (kind, decays), parameters in groups.items()
+            for (group, decays), parameters in groups.items()
         ],
         betas=(settings.beta1, settings.beta2),
-        fused=True,
+        **options,
     )
 
 
+def _kind(settings: TrainingSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    try:
+        if settings.optimizer == "adamw8bit":
+            from bitsandbytes.optim import AdamW8bit
+
+            return AdamW8bit, {}
+        if settings.optimizer == "prodigy":
+            from prodigyopt import Prodigy
+
+            return Prodigy, {"safeguard_warmup": True, "use_bias_correction": True}
+    except ImportError as error:
+        package = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}[settings.optimizer]
+        raise Video2LoRAError(
+            f"The optimizer {settings.optimizer} needs the package {package}; install it, or use adamw."
+        ) from error
+    return torch.optim.AdamW, {"fused": True}
+
+
 def rate_factor(step: int, progress: float, settings: TrainingSettings) -> float:
-    """What the rates are multiplied with: a linear warm-up by steps, then half a cosine over `progress` (0 to
-    1).
+    """What the rates are multiplied with: a linear warm-up by steps, then the schedule over `progress` (0 to
+    1): half a cosine, several of them, or 1.
     """
     warmup = min(1.0, (step + 1) / (settings.warmup_steps + 1))
-    cosine = 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+    if settings.schedule == "constant":
+        return warmup
+    progress = min(max(progress, 0.0), 1.0)
+    if settings.schedule == "restarts" and progress < 1.0:
+        progress = progress * settings.restarts % 1.0
+    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
     return warmup * (settings.final_rate + (1.0 - settings.final_rate) * cosine)
 
 

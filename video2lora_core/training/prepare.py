@@ -78,9 +78,7 @@ class _Work:
 
     def claim(self, index: int) -> bool:
         """Take the clip, unless somebody else did so lately."""
-        record = self.records[index]
-        name = hashlib.sha256(f"{os.path.abspath(record.path)} {record.role}".encode()).hexdigest()[:40]
-        path = self.cache.folder / CLAIMS / name
+        path = claim_path(self.cache.folder, self.records[index])
         with failing_in_a_sentence(path):
             path.parent.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):
@@ -117,6 +115,12 @@ class _Work:
         for index, clip in self.waiting:
             self.done(index, Outcome(clip.content, clip.path, str(clip.size), encoded=True))
         self.waiting = []
+
+
+def claim_path(folder: Path, record: ClipRecord) -> Path:
+    """The file in a cache's folder that says that somebody works on this clip."""
+    name = hashlib.sha256(f"{os.path.abspath(record.path)} {record.role}".encode()).hexdigest()[:40]
+    return folder / CLAIMS / name
 
 
 def prepare(

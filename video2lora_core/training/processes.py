@@ -107,3 +107,16 @@ class Processes:
         """Leave the process group."""
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def memory_used(device: torch.device) -> float:
+    """The most memory that was used so far, in GB of 1024³ bytes: of a CUDA device, else of this process; 0
+    where that is not told.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1024**3
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2

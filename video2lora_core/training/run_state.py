@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import optimizer_tensors, random_states, restore_optimizer, restore_random_states
+from .checkpoint import optimizer_state, random_states, restore_optimizer, restore_random_states
 from .metrics import ALL, Comparison
 from .objective import Objective
 from .optimizer import WeightAverage
@@ -22,7 +22,8 @@ from .settings import TrainingSettings
 class RunState:
     """step: finished steps. elapsed: seconds trained. window, count: sums of what the next log line
     averages. skipped: steps whose gradient was not finite; skipped_in_row: the last ones without a break.
-    changes: what was changed on purpose when the run went on.
+    changes: what was changed on purpose when the run went on. best_step, best_gap: where the gap between
+    shuffled and matched was widest, None before the first comparison.
     """
 
     step: int = 0
@@ -32,6 +33,17 @@ class RunState:
     skipped: int = 0
     skipped_in_row: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int = 0
+    best_gap: float | None = None
+
+    def take_best(self, rows: Sequence[Comparison]) -> bool:
+        """Note the gap of held-out conditions, else of the first set; whether it is the widest so far."""
+        gaps = {row.set: row.gap for row in rows if row.condition == ALL}
+        gap = gaps.get("heldout", next(iter(gaps.values()), None))
+        if gap is None or (self.best_gap is not None and gap <= self.best_gap):
+            return False
+        self.best_step, self.best_gap = self.step, gap
+        return True
 
     def add(self, *values: float) -> None:
         """Add one step's values to the window."""
@@ -45,6 +57,11 @@ class RunState:
         if settings.max_minutes > 0:
             progress = max(progress, self.elapsed / (60.0 * settings.max_minutes))
         return min(progress, 1.0)
+
+    def is_stuck(self, settings: TrainingSettings) -> bool:
+        """Whether the gap has not widened for as long as `early_stop` says."""
+        patience = settings.early_stop * settings.evaluate_every
+        return 0 < patience <= self.step - self.best_step and self.best_gap is not None
 
     def take_means(self) -> list[float]:
         """The window's means; a new window begins."""
@@ -65,7 +82,8 @@ def collect_state(
     tensors = {f"model.{name}": parameter for parameter, name in names.items()}
     if average.decay > 0:
         tensors |= {f"average.{name}": value for name, value in average.shadow.items()}
-    tensors |= optimizer_tensors(optimizer, names)
+    moments, numbers = optimizer_state(optimizer, names)
+    tensors |= moments
     # Copies: the averaged weights are swapped in while the checkpoint is written.
     tensors = {name: value.detach().clone() for name, value in tensors.items()}
     facts = {
@@ -74,6 +92,8 @@ def collect_state(
         "count": state.count,
         "skipped": state.skipped,
         "changes": state.changes,
+        "best": [state.best_step, state.best_gap],
+        "optimizer": numbers,
         "balance": objective.balance.means,
         "random": random_states(),
     }
@@ -95,12 +115,13 @@ def restore_state(
         parameter.copy_(tensors[f"model.{name}"])
     prefix = "average."
     average.load({name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)})
-    restore_optimizer(optimizer, names, tensors)
+    restore_optimizer(optimizer, names, tensors, facts.get("optimizer", {}))
     objective.balance.means = dict(facts["balance"])
     restore_random_states(facts["random"])
+    best = facts.get("best", [0, None])
     return RunState(
         facts["step"], facts["elapsed"], list(facts["window"]), facts["count"], facts["skipped"],
-        changes=list(facts["changes"]),
+        changes=list(facts["changes"]), best_step=best[0], best_gap=best[1],
     )  # fmt: skip
 
 

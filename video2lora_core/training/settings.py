@@ -8,6 +8,9 @@ from ..errors import Video2LoRAError
 from .settings_file import setting
 from .timesteps import SAMPLINGS, WEIGHTINGS
 
+OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
+SCHEDULES = ("cosine", "constant", "restarts")
+
 _AT_LEAST = {
     **dict.fromkeys(
         (
@@ -18,13 +21,16 @@ _AT_LEAST = {
             "log_every",
             "keep_checkpoints",
             "max_skipped",
+            "restarts",
         ),
         1,
     ),
     "evaluation_references": 2,
     **dict.fromkeys(("encoder_rate", "head_rate", "base_rate", "auxiliary_rate", "final_rate"), 0),
     **dict.fromkeys(("max_minutes", "warmup_steps", "weight_decay", "clip_norm", "timestep_bias"), 0),
-    **dict.fromkeys(("contrastive_weight", "teacher_weight", "evaluate_every", "save_every"), 0),
+    **dict.fromkeys(
+        ("contrastive_weight", "teacher_weight", "evaluate_every", "save_every", "early_stop"), 0
+    ),
 }
 
 
@@ -66,6 +72,18 @@ class TrainingSettings:
         "Learning rate of the auxiliary matrices. At 1e-3 small runs got worse after 100 steps; 2e-4 was "
         "stable.",
     )
+    optimizer: str = setting(
+        "adamw",
+        "adamw; adamw8bit needs the package bitsandbytes and CUDA; prodigy needs prodigyopt, finds its own "
+        "rate, and of the rates below only asks whether they are 0.",
+        OPTIMIZERS,
+    )
+    schedule: str = setting(
+        "cosine",
+        "How rates fall after the warm-up: cosine, constant, or restarts (several cosines).",
+        SCHEDULES,
+    )
+    restarts: int = setting(3, "Cosines of the schedule restarts.")
     warmup_steps: int = setting(100, "Steps over which the rates rise from 0.")
     final_rate: float = setting(0.05, "Where the cosine ends, as a fraction of the rates.")
     weight_decay: float = setting(
@@ -81,6 +99,9 @@ class TrainingSettings:
         "fp32",
         "Compute precision: fp32, bf16 (the paper's; best on GPUs that have it) or fp16 with loss scaling.",
         ("fp32", "bf16", "fp16"),
+    )
+    compile: bool = setting(
+        False, "Compile the backbone's blocks (torch.compile): minutes at the start, faster steps on a GPU."
     )
     gradient_checkpointing: bool = setting(
         False, "Recompute the backbone's blocks in backward: much less memory, about a third more time."
@@ -140,6 +161,11 @@ class TrainingSettings:
         250, "Steps between comparisons of no LoRA, matched and shuffled reference, per condition; 0: never."
     )
     evaluation_references: int = setting(32, "References in one comparison, always the same ones.")
+    early_stop: int = setting(
+        0,
+        "End the run after so many comparisons without a wider gap between shuffled and matched on held-out "
+        "conditions (else on trained ones); 0: never. The best so far is kept as best.safetensors anyway.",
+    )
     save_every: int = setting(250, "Steps between checkpoints; 0: only at the end.")
     keep_checkpoints: int = setting(3, "How many checkpoints are kept.")
     tensorboard: bool = setting(True, "Write TensorBoard files where the package tensorboard is installed.")

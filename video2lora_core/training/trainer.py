@@ -18,6 +18,7 @@ from ..errors import Video2LoRAError
 from ..files.writing import failing_in_a_sentence
 from .batch import ClipSource
 from .checkpoint import (
+    BEST,
     CHECKPOINTS,
     Checkpoint,
     choose_checkpoint,
@@ -91,6 +92,10 @@ class Trainer:
         self._stop = False
         self._started = time.monotonic()
 
+    def note(self, **facts: Any) -> None:
+        """Facts for the result's file."""
+        self._facts |= facts
+
     def request_stop(self) -> None:
         """End the run after the current step, with a checkpoint; safe to call from a signal handler."""
         self._stop = True
@@ -121,10 +126,11 @@ class Trainer:
         if self.folder is not None and self.processes.is_main:
             self._open_folder()
         self._started = time.monotonic() - self.state.elapsed
+        self.watch.start(self.state.step, self.state.elapsed)
         self.model.train()
         try:
             self._loop()
-            finished = self._is_done()
+            finished = self._is_done() or self.state.is_stuck(self.settings)
             if finished and not self._is_due(self.settings.evaluate_every):
                 self.evaluate()
             if finished and self.watch.samples_every and not self._is_due(self.watch.samples_every):
@@ -142,7 +148,11 @@ class Trainer:
         return TrainingResult(self.state.step, finished, checkpoint, self.comparisons, self.state.skipped)
 
     def _loop(self) -> None:
-        while not self._is_done() and not self.processes.any(self._stop):
+        while (
+            not self._is_done()
+            and not self.state.is_stuck(self.settings)
+            and not self.processes.any(self._stop)
+        ):
             report = self.step()
             self._log(report)
             self.update.check(self.state)
@@ -190,12 +200,14 @@ class Trainer:
 
     def evaluate(self) -> list[Comparison]:
         """Compare no LoRA, matched and shuffled reference on fixed clips and noise, with the averaged
-        weights.
-
-        To be called in all processes: each computes a part. Also written to comparisons.csv.
+        weights. In all processes: each computes a part. Also written to comparisons.csv.
         """
         with self._shown():
             self.comparisons = self.watch.compare(self.state.step)
+            is_best = self.state.take_best(self.comparisons)
+            if is_best and self.folder is not None and self.processes.is_main and self.state.step:
+                note_training(self.model, self.settings, self.state, self.comparisons, self._facts)
+                self.model.save(self.folder / BEST)
         return self.comparisons
 
     def sample(self) -> None:
@@ -239,8 +251,7 @@ class Trainer:
         return result.requires_grad_(False)
 
     def close(self) -> None:
-        """Take the hooks out of the backbone, and stop drawing."""
-        self.feed.close()
+        """Take the hooks out of the backbone."""
         self.objective.branches.remove()
 
     def _open_folder(self) -> None:
@@ -277,10 +288,7 @@ class Trainer:
         if not is_due or self.state.count == 0:
             return
         means = self.state.take_means()
-        log.info(
-            "step %d of %d, loss %.5f, %.0f s left", report.step, report.steps, means[0], report.seconds_left
-        )
-        self.watch.losses(report.step, (*means, report.rate, report.seconds))
+        self.watch.losses(report, means)
 
     def _is_done(self) -> bool:
         done = self.state.progress(self.settings) >= 1.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,13 @@ from .batch import ClipSource
 from .boards import Boards
 from .metrics import Comparison, MetricsWriter, compare, log_comparisons
 from .objective import Objective
+from .processes import memory_used
 from .run_page import write_page
+from .run_state import StepReport
 from .samples import Samples, list_samples, sheet, write_samples
+
+log = logging.getLogger(__name__)
+PAGE_SECONDS = 30.0
 
 
 class Watch:
@@ -29,6 +36,8 @@ class Watch:
         self._folder: Path | None = None
         self._metrics: MetricsWriter | None = None
         self._boards: Boards | None = None
+        self._logged = 0, 0.0
+        self._page_written = 0.0
 
     @property
     def samples_every(self) -> int:
@@ -45,10 +54,25 @@ class Watch:
         self._boards = Boards(folder, settings.trackers, settings.tensorboard, resumed_step, config)
         self._metrics = MetricsWriter(folder, self._boards, resumed_step)
 
-    def losses(self, step: int, values: Sequence[float]) -> None:
-        """Write one line of `metrics.LOSS_COLUMNS` after the step."""
+    def start(self, step: int, seconds: float) -> None:
+        """Count the speed from here on."""
+        self._logged = step, seconds
+
+    def losses(self, report: StepReport, means: Sequence[float]) -> None:
+        """Say and write how the steps since the last time went; means as in `metrics.LOSS_COLUMNS`."""
+        processes = self._objective.processes
+        step, seconds = self._logged
+        self._logged = report.step, report.seconds
+        speed = (report.step - step) / max(report.seconds - seconds, 1e-9)
+        memory = memory_used(processes.device)
+        if processes.is_main:
+            log.info(
+                "step %d of %d, loss %.5f, %.2f steps/s, %.2f GB, %.0f s left",
+                report.step, report.steps, means[0], speed, memory, report.seconds_left,
+            )  # fmt: skip
         if self._metrics is not None:
-            self._metrics.losses(step, values)
+            self._metrics.losses(report.step, (*means, report.rate, report.seconds))
+            self._boards.numbers({"speed/steps a second": speed, "speed/memory GB": memory}, report.step)
 
     def compare(self, step: int) -> list[Comparison]:
         """No LoRA, matched and shuffled reference on every set, with the weights in place."""
@@ -59,7 +83,7 @@ class Watch:
             log_comparisons(step, rows)
         if self._metrics is not None:
             self._metrics.comparisons(step, rows)
-            write_page(self._folder)
+            self._write_page()
         return rows
 
     def sample(self, step: int) -> None:
@@ -71,7 +95,13 @@ class Watch:
             write_samples(self._folder, step, self.strips)
             stills = {f"samples/{i}_{name}": sheet(strip) for i, (name, strip) in enumerate(self.strips)}
             self._boards.pictures(stills, step)
+            self._write_page()
+
+    def _write_page(self) -> None:
+        """Write run.html, unless that was lately: drawing takes a second."""
+        if time.monotonic() - self._page_written > PAGE_SECONDS:
             write_page(self._folder)
+            self._page_written = time.monotonic()
 
     def close(self) -> None:
         """Write what is buffered, and the page a last time."""
