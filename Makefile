@@ -15,7 +15,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help demo snapshot thumbnails pictures figures locales settings test soak fuzz bench lint eval clean python
+.PHONY: help demo snapshot thumbnails pictures figures locales settings test soak fuzz bench gpu-check lint eval clean python
 
 help:
 	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
@@ -25,6 +25,7 @@ help:
 	@echo "             and a training killed at fifty random moments"
 	@echo "make fuzz    damaged files of every kind that is read (N=10000 of each, SEED=n)"
 	@echo "make bench   speed, as ratios"
+	@echo "make gpu-check  training on a CUDA device: precision, memory, time; says why where there is none"
 	@echo "make eval    what the shipped models transfer, measured (SEED=n, N=samples a set)"
 	@echo "make lint    ruff"
 	@echo "make snapshot  node ids and inputs that shared graphs rely on, after one was added"
@@ -50,6 +51,9 @@ fuzz:
 
 bench:
 	@$(RUN) -m benchmarks
+
+gpu-check:
+	@$(RUN) -m benchmarks.gpu_check
 
 eval:
 	@$(RUN) lab/evaluate.py --seed $(SEED) $(if $(N),--n $(N))

@@ -12,6 +12,8 @@ BENCHMARKS = {
     "hypernetwork": "Hypernetwork: folded form against the straightforward one",
     "apply": "Patching: Apply Adaptive LoRA against ComfyUI's Load LoRA",
     "sampling": "Sampling: a step with the adaptive LoRA against one without",
+    "training_step": "Training: a step against the bare frozen model",
+    "preparation": "Training: fitting frames, encoding in one and two processes, starting on a full cache",
 }
 
 
