@@ -128,11 +128,12 @@ def test_a_record_says_what_made_a_run_and_when_it_ran(tmp_path):
     hashes = fingerprints(identity)
     assert set(hashes) == {"backbone", "clips"}
     record = new_record({"training": {"steps": 4}}, {"pack": "0.2.0"}, hashes, ["6 clips"])
-    begin(tmp_path, record, 0, 2)
-    end(tmp_path, 3, 12.0, 0.25, False)
-    begin(tmp_path, record, 3, 1)
-    end(tmp_path, 4, 4.0, 0.25, True)
-    found = read_record(tmp_path)
+    folder = tmp_path / "runs" / "first"
+    begin(folder, record, 0, 2)
+    end(folder, 3, 12.0, 0.25, False)
+    begin(folder, record, 3, 1)
+    end(folder, 4, 4.0, 0.25, True)
+    found = read_record(folder)
     assert found["config"] == {"training": {"steps": 4}} and found["data"] == ["6 clips"]
     assert [(start["step"], start["to step"], start["processes"]) for start in found["starts"]] == [
         (0, 3, 2), (3, 4, 1),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import Video2LoRAError
-from ..files.writing import replacing, tensors_fingerprint
+from ..files.writing import failing_in_a_sentence, replacing, tensors_fingerprint
 
 RECORD = "run.json"
 RECORD_VERSION = 1
@@ -47,6 +47,8 @@ def new_record(
 
 def begin(folder: Path, record: Mapping[str, Any], step: int, processes: int) -> None:
     """Write the record as a run starts or goes on; earlier starts stay in it. Raises Video2LoRAError."""
+    with failing_in_a_sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     starts = []
     if step > 0 and (folder / RECORD).is_file():
         starts = read_record(folder)["starts"]
