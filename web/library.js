@@ -119,7 +119,7 @@ async function remove(lora) {
 }
 
 function middle() {
-  const box = app.canvasEl.getBoundingClientRect();
+  const box = app.canvas.canvas.getBoundingClientRect();
   return [box.left + box.width / 2, box.top + box.height / 2];
 }
 
@@ -128,7 +128,7 @@ function put(lora, place) {
   const graph = app.canvas.graph ?? app.graph;
   const node = LiteGraph.createNode(LOADER);
   const { scale, offset } = app.canvas.ds;
-  const box = app.canvasEl.getBoundingClientRect();
+  const box = app.canvas.canvas.getBoundingClientRect();
   node.pos = [(place[0] - box.left) / scale - offset[0], (place[1] - box.top) / scale - offset[1]];
   const widget = node.widgets.find((one) => one.name === "lora_name");
   if (!widget.options.values.includes(lora.file)) widget.options.values = [...widget.options.values, lora.file];
@@ -146,7 +146,7 @@ function put(lora, place) {
 function takeDrops() {
   const ours = (event) =>
     event.dataTransfer?.types.includes(DRAGGED) &&
-    document.elementsFromPoint(event.clientX, event.clientY).includes(app.canvasEl);
+    document.elementsFromPoint(event.clientX, event.clientY).includes(app.canvas.canvas);
   document.addEventListener("dragover", (event) => ours(event) && event.preventDefault(), true);
   document.addEventListener(
     "drop",
@@ -178,7 +178,7 @@ app.registerExtension({
   async setup() {
     const languages = await api.getCustomNodesI18n();
     const language = app.ui.settings.getSettingValue("Comfy.Locale");
-    words = { ...languages.en.video2lora.library, ...languages[language]?.video2lora?.library };
+    words = { ...languages.en?.video2lora?.library, ...languages[language]?.video2lora?.library };
     app.extensionManager?.registerSidebarTab?.({
       id: "video2lora-library",
       icon: "pi pi-book",
