@@ -19,9 +19,8 @@ def test_the_documented_program_runs(server, tmp_path, monkeypatch):
     said = runpy.run_path(str(documented))
     clips = len(list((ROOT / "demo" / "references").glob("*.mp4")))
     # One reference, the folder, and the last graph, which is followed; `state`'s prompt is waited for alone.
-    assert len(list(tmp_path.glob("with_*.mp4"))) == 2 + clips
-    # Without the LoRA one seed gives one video, which ComfyUI makes once for the whole folder.
-    assert len(list(tmp_path.glob("without_*.mp4"))) == 3
-    assert all(video.stat().st_size > 500 for video in tmp_path.glob("*.mp4"))
+    videos = list(tmp_path.glob("*.mp4"))
+    assert len(videos) == 2 + clips
+    assert all(video.stat().st_size > 500 for video in videos)
     assert said["state"](said["prompt_id"]) == "done"
     assert {value for node, value, _ in said["steps"] if node in ("11", "15")} >= {1, said["steps"][-1][2]}
