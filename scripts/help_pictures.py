@@ -36,7 +36,8 @@ SHOW = """(id) => { const node = app.graph.getNodeById(id); app.canvas.deselectA
   app.canvas.ds.scale = 1; app.canvas.centerOnNode(node); app.canvas.setDirty(true, true); }"""
 # Enough steps to see the node at work; the first graph runs as it is.
 FEW_STEPS = """() => app.graph._nodes.flatMap((node) => node.widgets ?? [])
-  .filter((widget) => widget.name === "steps").forEach((widget) => { widget.value = Math.min(widget.value, 8); })"""
+  .filter((widget) => widget.name === "steps")
+  .forEach((widget) => { widget.value = Math.min(widget.value, 8); })"""
 # The help panel is 300 pixels wide; twice its text's width stays sharp on fine screens.
 WIDTH = 536
 SECONDS = 300
@@ -83,8 +84,6 @@ def main() -> None:
     """Run the graphs until every node has its picture; nodes that no graph has are drawn alone."""
     with ComfyServer() as server, sync_playwright() as driver:
         server.post_settings(SETTINGS)
-        shutil.copytree(ROOT / "demo" / "references", server.input / "references")
-        shutil.copy(ROOT / "demo" / "references" / "move_left.mp4", server.input / "video2lora_reference.mp4")
         missing = {name for name in server.object_info() if name.startswith("Video2LoRA")}
         executable = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
