@@ -67,7 +67,7 @@ def test_a_saved_lora_is_found_used_and_deleted(page, comfy, saved):
 
     file = comfy.output / "video2lora_loras" / chosen
     cards.first.locator("button").click()
-    dialog = view.locator(".p-dialog")
+    dialog = view.get_by_role("dialog")
     dialog.wait_for()
     page.screenshot(f"library_delete_{page.rendering}")
     dialog.get_by_role("button", name="Cancel").click()
