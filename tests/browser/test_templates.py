@@ -88,3 +88,17 @@ def run(page, comfy, limit: float) -> None:
         page.page.wait_for_timeout(1000)
     (entry,) = (comfy.get_json("/history")[key] for key in done)
     assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
+
+
+def test_the_subgraph_is_offered_and_holds_its_two_nodes(page, comfy):
+    offered = comfy.get_json("/global_subgraphs").values()
+    assert "Reference to LoRA" in {entry["name"] for entry in offered}
+    page.open(json.loads((WORKFLOWS.parent / "subgraphs" / "Reference to LoRA.json").read_text()))
+    page.screenshot(f"subgraph_{page.rendering}")
+    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert [node["class_type"] for node in prompt.values()] == [
+        "Video2LoRALoadHypernet",
+        "Video2LoRAReferenceToLoRA",
+    ]
+    assert prompt["1:6"]["inputs"]["hypernet"] == ["1:3", 0]
+    assert page.our_errors() == []
