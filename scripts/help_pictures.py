@@ -34,6 +34,7 @@ SETTINGS = {
 }
 SHOW = """(id) => { const node = app.graph.getNodeById(id); app.canvas.deselectAll();
   app.canvas.ds.scale = 1; app.canvas.centerOnNode(node); app.canvas.setDirty(true, true); }"""
+ADD = "(type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node.id; }"
 # Enough steps to see the node at work; the first graph runs as it is.
 FEW_STEPS = """() => app.graph._nodes.flatMap((node) => node.widgets ?? [])
   .filter((widget) => widget.name === "steps")
@@ -43,12 +44,16 @@ WIDTH = 536
 SECONDS = 300
 
 
-def run_graph(page: Page, server: ComfyServer, path: Path) -> None:
-    """Open a graph in the page, run it, and wait until it is done. Raises RuntimeError if it fails."""
+def open_graph(page: Page, path: Path) -> None:
+    """Open a graph in the page; all but the first with few steps."""
     page.evaluate("async (graph) => { await app.loadGraphData(graph); }", json.loads(path.read_text()))
     page.wait_for_timeout(1500)
     if path.stem != "first_run":
         page.evaluate(FEW_STEPS)
+
+
+def run_graph(page: Page, server: ComfyServer) -> None:
+    """Run the open graph and wait until it is done. Raises RuntimeError if it fails."""
     before = set(server.get_json("/history"))
     page.evaluate("async () => { await app.queuePrompt(0); }")
     deadline = time.monotonic() + SECONDS
@@ -80,37 +85,43 @@ def draw_graph(page: Page) -> None:
     Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(FIRST_RUN, quality=80, method=6)
 
 
+def graphs_with(names: set[str]) -> dict[Path, list[dict]]:
+    """The graphs to open, the first run first, each with those of the nodes that no earlier one has."""
+    chosen, missing = {}, set(names)
+    paths = [path for path in WORKFLOWS.glob("*.json") if path.stem not in OWN_FILES]
+    for path in sorted(paths, key=lambda path: (path.stem != "first_run", path.stem)):
+        nodes = [node for node in json.loads(path.read_text())["nodes"] if node["type"] in missing]
+        missing -= {node["type"] for node in nodes}
+        if nodes:
+            chosen[path] = nodes
+    return chosen
+
+
 def main() -> None:
-    """Run the graphs until every node has its picture; nodes that no graph has are drawn alone."""
+    """Draw every node as it opens, alone where no graph has it, and again after its graph has run."""
     with ComfyServer() as server, sync_playwright() as driver:
         server.post_settings(SETTINGS)
-        missing = {name for name in server.object_info() if name.startswith("Video2LoRA")}
+        names = {name for name in server.object_info() if name.startswith("Video2LoRA")}
         executable = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1700, "height": 1300})
         page.goto(server.url)
         page.wait_for_function(READY, timeout=120_000)
-        for path in sorted(WORKFLOWS.glob("*.json"), key=lambda path: (path.stem != "first_run", path.stem)):
-            graph = json.loads(path.read_text())
-            nodes = [node for node in graph["nodes"] if node["type"] in missing]
-            if not nodes or path.stem in OWN_FILES:
-                continue
-            try:
-                run_graph(page, server, path)
-            except RuntimeError as error:
-                print(f"{path.name}: {error}", file=sys.stderr)
-                continue
+        graphs = graphs_with(names)
+        for path, nodes in graphs.items():
+            open_graph(page, path)
+            for node in nodes:
+                draw(page, node["id"], node["type"])
+        for node_type in sorted(names - {node["type"] for nodes in graphs.values() for node in nodes}):
+            page.evaluate("() => app.graph.clear()")
+            draw(page, page.evaluate(ADD, node_type), node_type)
+        for path, nodes in graphs.items():
+            open_graph(page, path)
+            run_graph(page, server)
             if path.stem == "first_run":
                 draw_graph(page)
             for node in nodes:
                 draw(page, node["id"], node["type"])
-                missing.discard(node["type"])
-        for node_type in sorted(missing):
-            page.evaluate("() => app.graph.clear()")
-            added = (
-                "(type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node.id; }"
-            )
-            draw(page, page.evaluate(added, node_type), node_type)
         browser.close()
 
 
