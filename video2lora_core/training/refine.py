@@ -30,8 +30,7 @@ class RefineSettings:
     """How long and how a condition is refined.
 
     draws: noise levels of the reference in one step. rate: AdamW's learning rate at its highest; it falls to
-    nothing by the last step. decay: pulls the numbers back to where they started. group: only the layers of
-    this group learn, if there are any; temporal ones alone cannot learn by heart what the reference shows.
+    nothing by the last step. decay: pulls the numbers back to where they started.
     """
 
     steps: int = 60
@@ -40,7 +39,6 @@ class RefineSettings:
     decay: float = 0.0
     seed: int = 0
     precision: str = "fp32"
-    group: str | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.draws < 1 or not self.rate > 0 or self.decay < 0:
@@ -56,12 +54,9 @@ class OneCondition(nn.Module):
     Copies, because weights that a host loads in inference mode cannot be part of a graph.
     """
 
-    def __init__(self, model: PredictingModel, start: Tensor, group: str | None = None) -> None:
+    def __init__(self, model: PredictingModel, start: Tensor) -> None:
         super().__init__()
         self.weights = nn.Parameter(start.detach().to(torch.float32, copy=True))
-        learns = torch.tensor([group in (None, target.group) for target in model.targets])
-        if not bool(learns.all()) and bool(learns.any()):
-            self.weights.register_hook(lambda gradient: gradient * learns.to(gradient)[:, None])
         config = model.config
         with torch.device("meta"):
             self.auxiliary = AuxiliaryMatrices(model.targets, config.rank, config.down_dim, config.up_dim)
@@ -105,7 +100,7 @@ def refine(
     it shows. `model` gives the auxiliary matrices, which stay as they are. `listener(step, loss)` is called
     after each step and may raise to stop. Raises Video2LoRAError when the loss is not finite.
     """
-    condition = OneCondition(model, start, settings.group).to(latents.device)
+    condition = OneCondition(model, start).to(latents.device)
     origin = condition.weights.detach().clone()
     objective = Objective(condition, denoiser, _objective_settings(settings))
     batch = TrainBatch(
