@@ -36,8 +36,20 @@ def template(name: str) -> tuple[dict, dict]:
     return tuple(json.loads((WORKFLOWS / folder / f"{name}.json").read_text()) for folder in (".", "api"))
 
 
+@pytest.fixture(scope="module")
+def object_info(comfy):
+    return comfy.object_info()
+
+
+def of_this_host(node: dict, object_info: dict) -> dict:
+    """The inputs of a node that this host knows: newer ones have more."""
+    known = object_info[node["class_type"]]["input"]
+    names = {name for section in ("required", "optional") for name in known.get(section, {})}
+    return {name: value for name, value in node["inputs"].items() if name in names}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_template_opens_as_its_api_twin(page, name):
+def test_a_template_opens_as_its_api_twin(page, object_info, name):
     graph, twin = template(name)
     page.open(graph)
     page.screenshot(f"{name}_{page.rendering}")
@@ -45,7 +57,7 @@ def test_a_template_opens_as_its_api_twin(page, name):
     assert page.page.locator(".p-dialog").count() == 0
     prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     told = {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
-    assert told == {key: (node["class_type"], node["inputs"]) for key, node in twin.items()}
+    assert told == {key: (node["class_type"], of_this_host(node, object_info)) for key, node in twin.items()}
     assert page.our_errors() == []
     drawn = page.evaluate(GEOMETRY)
     assert drawn["drawn"] >= len(graph["links"]), "the links' strokes are known"
