@@ -76,7 +76,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
     "train": (
         "**Train a hypernetwork.**\n\nOne folder of clips per condition, two or more clips in each: *Example "
         "Training Clips* makes such folders; name your own in *dataset* instead.\n\n60 steps show the "
-        "path and the curve. A useful one takes thousands: docs/training.",
+        "path and the curve. A useful one takes thousands: docs/training.md.",
         290,
         (
             step("Choose", "5", "1", width=260),

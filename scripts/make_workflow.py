@@ -35,11 +35,12 @@ EXTRA = {
     "Video2LoRALoadAdaptiveLoRA": 90,
     "Video2LoRAExportAdaptiveLoRA": 60,
     "Video2LoRALoadHypernet": 66,
+    "Video2LoRAExampleTrainingClips": 20,
     "Video2LoRAReferenceToLoRA": 58,
     "Video2LoRAApplyAdaptiveLoRA": 90,
     "Video2LoRAApplyAdaptiveLoRABatch": 90,
     "Video2LoRAInterpolateAdaptiveLoRAs": 90,
-    "Video2LoRATrainHypernet": 260,
+    "Video2LoRATrainHypernet": 340,
 }
 
 COLORS = ("#8A8", "#3f789e", "#b06634", "#888", "#8A8", "#3f789e", "#b06634", "#888", "#8A8")
