@@ -100,9 +100,6 @@ class TrainingSettings:
         "Compute precision: fp32, bf16 (the paper's; best on GPUs that have it) or fp16 with loss scaling.",
         ("fp32", "bf16", "fp16"),
     )
-    compile: bool = setting(
-        False, "Compile the backbone's blocks (torch.compile): minutes at the start, faster steps on a GPU."
-    )
     gradient_checkpointing: bool = setting(
         False, "Recompute the backbone's blocks in backward: much less memory, about a third more time."
     )
