@@ -98,7 +98,7 @@ def main() -> int:
             ratio, share = measure(host, config)
             failed |= ratio > most
             print(f"{name}: a step costs {ratio:.2f} of the bare frozen model (asked: {most:.2f});", end=" ")
-            print(f"at SD1.5's size the trained parts are {100 * share:.2f} % of the operations", flush=True)
+            print(f"at SD1.5's size the trained parts are {100 * share:.2g} % of the operations", flush=True)
     return int(failed)
 
 
