@@ -18,7 +18,7 @@ export MKL_NUM_THREADS ?= 1
 .PHONY: help demo snapshot thumbnails pictures figures locales settings test soak fuzz bench gpu-check lint eval clean python
 
 help:
-	@echo "make demo    a real ComfyUI, three reference videos, a contact sheet in demo/output"
+	@echo "make demo    a real ComfyUI, four reference videos, a contact sheet in demo/output"
 	@echo "make test    all tests (TESTS=tests/core for some of them, HOST=0.18.2 for another ComfyUI)"
 	@echo "make soak    a thousand random sequences of attaching, applying, cloning, sampling and unloading;"
 	@echo "             a hundred prompts (N=n) queued, interrupted, taken back and refused;"

@@ -1,4 +1,4 @@
-"""The whole path in a real ComfyUI: three reference videos in, steered videos out, beside what they change.
+"""The whole path in a real ComfyUI: reference videos in, steered videos out, beside what they change.
 
     make demo
 

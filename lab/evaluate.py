@@ -12,7 +12,6 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import captions
@@ -21,7 +20,7 @@ import comfy_tools
 import conditions
 import torch
 from comfy_tools import start_host
-from evaluation_sets import EFFECT_SETS, MOTION_SETS, Scene
+from evaluation_sets import EFFECT_SETS, MOTION_SETS, References, Scene
 from footage import read_window
 from foreign_sets import SETS, draw, families
 from judge import ATTRIBUTES, JUDGE_FILE, accuracy, load_judge, truth
@@ -32,16 +31,7 @@ from tracking import cosine, track
 
 FIRST_SEED = 1_000_000  # training uses small ones
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-CURVE_SAMPLES = 16
-
-
-@dataclass
-class References:
-    """Reference clips of a set, and the LoRAs predicted from them."""
-
-    semantics: clips.Semantics
-    video: Tensor
-    weights: Tensor
+FEW, CURVE_SAMPLES = 32, 16  # samples of other worlds and of what is told in words; of a strength
 
 
 class Evaluation:
@@ -69,24 +59,28 @@ class Evaluation:
         if quick:
             return
         self._effects()
-        self.foreign()
+        self.foreign(all_families=False)
         self._strength_curve(moving, without, videos["seen"], references["seen"])
-        told = self._sample("moves, told in words", moving, prompts=moving.told(references["seen"].semantics))
-        self._add_velocity("prompted", track_scene(told, moving), references["seen"].semantics.velocity())
+        semantics, scene = references["seen"].semantics.pick(slice(0, FEW)), moving.first(FEW)
+        told = self._sample("moves, told in words", scene, prompts=scene.told(semantics))
+        self._add_velocity("prompted", track_scene(told, scene), semantics.velocity())
 
-    def foreign(self) -> None:
+    def foreign(self, all_families: bool) -> None:
         """References in looks that nothing was trained on: how well moves are followed, and what else is
-        recognised; of what the judge names, also how much it recognises in clips that show it perfectly."""
+        recognised; of that, also how much is in clips that show it perfectly.  Without `all_families`
+        FEW with photographs alone, where they are installed."""
         scenes = [self._scene(name, patterned) for name, patterned in (("moves", False), ("effects", True))]
         found, missing = families(self._generator(60))
         for sentence in missing:
             print(sentence, flush=True)
-        for family in reversed(found):
+        few = self.count if all_families else FEW
+        for family in found if all_families else found[-1:]:
             for number, (name, kinds) in enumerate(SETS.items()):
                 label, moves = f"{family.name}_{name}", kinds == ("move",)
                 semantics, reference = draw(name, family, self.count, self._generator(70 + number))
+                semantics, reference = semantics.pick(slice(0, few)), reference[:few]
                 references = References(semantics, reference, self.models.predict(reference))
-                scene, without = scenes[not moves]
+                scene, without = scenes[not moves][0].first(few), scenes[not moves][1]
                 video = self._sample(f"foreign, {label}", scene, references.weights)
                 if moves:
                     self._add_velocity(label, track_scene(video, scene), semantics.velocity())
@@ -123,8 +117,9 @@ class Evaluation:
         half = len(seen.semantics) // 2
         shuffled = self._sample("effects, shuffled", scene, seen.weights.roll(half, 0))
         self._add_effects("shuffled", shuffled, seen.semantics)
-        told = self._sample("effects, told in words", scene, prompts=scene.told(seen.semantics))
-        self._add_effects("prompted", told, seen.semantics)
+        semantics, scene = seen.semantics.pick(slice(0, FEW)), scene.first(FEW)
+        told = self._sample("effects, told in words", scene, prompts=scene.told(semantics))
+        self._add_effects("prompted", told, semantics)
         self._judge_real_clips()
 
     def _generator(self, number: int) -> torch.Generator:
@@ -251,7 +246,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=64, help="samples a set")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--quick", action="store_true", help="velocities of moves alone, in eval_quick.json")
-    parser.add_argument("--foreign", action="store_true", help="foreign sets alone, in eval_foreign.json")
+    parser.add_argument("--foreign", action="store_true", help="all foreign sets alone, in eval_foreign.json")
     parser.add_argument("--keep", type=Path, help="folder to keep samples in, for a run that is cut short")
     parser.add_argument(
         "--footage", nargs="*", default=[], metavar="FILE@SECONDS", help="films to show on the page as well"
@@ -277,7 +272,7 @@ def main() -> None:
             models = KeptSamples(models, options.keep, files, hypernet)
         evaluation = Evaluation(models, judge, options.n, options.seed)
         if options.foreign:
-            evaluation.foreign()
+            evaluation.foreign(all_families=True)
         else:
             evaluation.run(options.quick)
         for film in options.footage:

@@ -66,3 +66,12 @@ class Scene:
     def told(self, semantics: clips.Semantics) -> list[str]:
         """Prompts that also say what happens, in words."""
         return [captions.full_caption(self.content, semantics, i) for i in range(len(semantics))]
+
+
+@dataclass
+class References:
+    """Reference clips of a set, and the LoRAs predicted from them."""
+
+    semantics: clips.Semantics
+    video: Tensor
+    weights: Tensor

@@ -23,6 +23,7 @@ class Report:
         mean, error = float(values.mean()), float(values.std() / math.sqrt(len(values)))
         self.figures.setdefault(measure, {})[name] = round(mean, 4)
         self.figures.setdefault(f"{measure}_standard_error", {})[name] = round(error, 4)
+        self.figures.setdefault(f"{measure}_samples", {})[name] = len(values)
         print(f"    {measure:>16} {name:<16} {mean:6.3f} ± {error:.3f}", flush=True)
 
 
