@@ -30,7 +30,7 @@ from torch import Tensor
 from tracking import cosine, track
 
 FIRST_SEED = 1_000_000  # training uses small ones
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 FEW, CURVE_SAMPLES = 32, 16  # samples of other worlds and of what is told in words; of a strength
 
 
