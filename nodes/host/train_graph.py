@@ -5,10 +5,13 @@ Interrupt.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +98,8 @@ def train_in_graph(
         started=curve.started,
         stepped=curve.stepped,
     )
-    hypernet, result = run_job(model, clip, vae, job, listener=listener, start=start)
+    with _warnings() as warned:
+        hypernet, result = run_job(model, clip, vae, job, listener=listener, start=start)
     if result.checkpoint is not None:
         copy_file(result.checkpoint / HYPERNET, target)
     lines = [f"Saved as models/{HYPERNETS}/{target.name}, ready for Load Video2LoRA Hypernet."]
@@ -114,8 +118,25 @@ def train_in_graph(
     ]
     if result.skipped:
         lines.append(f"{result.skipped} steps were skipped: their gradient was not finite.")
-    report = "\n".join([*lines, *notes])
+    report = "\n".join([*lines, *notes, *warned])
     return GraphResult(hypernet, as_image(curve.picture()), report, _stacked(curve.strips()))
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What the training warns of in the log, for the node as well: the first of each kind."""
+    said: dict[str, str] = {}
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.setdefault(str(record.msg), record.getMessage())
+    # The logger above those of all training modules, wherever the host imported the pack from.
+    logger = logging.getLogger(Trainer.__module__.rpartition(".")[0])
+    logger.addHandler(handler)
+    told: list[str] = []
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
+        told += said.values()
 
 
 def make_job(name: str, dataset: str, settings: str, **widgets: object) -> TrainingJob:

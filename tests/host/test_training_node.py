@@ -195,6 +195,32 @@ def test_new_clips_are_noticed(host, parts):
     assert "lies outside" in node.fingerprint_inputs(dataset="escapes.json")
 
 
+def test_what_looks_like_a_mistake_in_the_clips_is_said_on_the_node_too(host, parts):
+    folder = write_dataset(host.base / "input" / "odd_ones", clips=2)
+    write_clip(folder / "loose.mp4", (2, 0), 78)
+    for caption in folder.rglob("*.txt"):
+        caption.unlink()
+    settings = WIDGETS["settings"] + "[data]\nheldout_fraction = 0.1\n"
+    report = train(host, parts, "odd_ones", dataset="odd_ones", settings=settings, steps=1)[2]
+    assert "1 clips lie loose in" in report and "'loose.mp4'" in report
+    assert "No clip of" in report and "heldout_fraction = 0.1 of 3 conditions holds out none" in report
+
+
+def test_frames_are_taken_by_time_and_the_saved_model_knows_how(host, parts):
+    """The clips have 8 frames a second: at 4 every second one is taken, and the third one is too many."""
+    by_time = WIDGETS["settings"] + "[data]\nfps = 4.0\n"
+    hypernet = train(host, parts, "by_time", settings=by_time, steps=1)[0]
+    assert hypernet.config.clip == {"frames": 2, "fps": 4.0, "width": 64, "height": 64}
+    saved = host.core.Video2LoRA.load(host.models / "video2lora" / "by_time.safetensors")
+    assert saved.config.clip == hypernet.config.clip
+    choice = host.module("video2lora_core.frames").ClipChoice
+    taken = choice.as_trained(saved.config.clip, count=0, longest_side=0, fps=0.0)
+    assert (taken.count, taken.fps, taken.size) == (2, 4.0, (64, 64))
+    error = host.module("video2lora_core.errors").Video2LoRAError
+    with pytest.raises(error, match=r"gives 2 frames but 3 are needed, 0\.25 s apart"):
+        train(host, parts, "too_long", settings=by_time, frames=3, steps=1)
+
+
 def test_the_seed_stays_and_the_new_input_is_last(host):
     schema = host.node_classes["Video2LoRATrainHypernet"].define_schema()
     seed = next(item for item in schema.inputs if item.id == "seed")

@@ -97,26 +97,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(state, "pt") as file:
             facts = json.loads((file.metadata() or {})[METADATA_KEY])
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        written = facts.pop("hash", None)
-        version = facts.get("version")
+        written, version = facts.pop("hash", None), facts.get("version")
     except (
         OSError,
         SafetensorError,
         ValueError,
         KeyError,
         AttributeError,
+        TypeError,
         RecursionError,
         NotImplementedError,
     ) as error:
         raise Video2LoRAError(
-            f"'{state}' is not a training checkpoint or is damaged; resume from an earlier one."
+            f"'{state}' is not a training checkpoint or is damaged; go on from an earlier one, or start anew."
         ) from error
     if version != FORMAT_VERSION:
-        raise Video2LoRAError(
-            f"'{state}' was written by another version of the trainer; start anew in another folder."
-        )
+        raise Video2LoRAError(f"'{state}' was written by another version of the trainer; start anew.")
     if written != tensors_fingerprint(tensors, facts):
-        raise Video2LoRAError(f"'{state}' is damaged: it is not what its hash says; resume an earlier one.")
+        raise Video2LoRAError(
+            f"'{state}' is damaged: it is not what its hash says; go on from an earlier one, or start anew."
+        )
     return Checkpoint(path, tensors, facts)
 
 
