@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import comfy.model_management
 import comfy.utils
 import folder_paths
@@ -78,7 +80,9 @@ def save_video(frames: Tensor, fps: float, filename_prefix: str) -> tuple[object
     video = InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=rate))
     try:
         video.save_to(str(path))
-    except OSError as error:
+    except (OSError, av.FFmpegError) as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         raise Video2LoRAError(
             f"The video {path.name} could not be written ({error}); free some space or choose another prefix."
         ) from error

@@ -8,6 +8,7 @@ import folder_paths
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...video2lora_core.files.writing import failing_in_a_sentence, replacing
 from ...video2lora_core.pictures import as_pictures, write_webp
 
 # A compact file has 2.6 KB besides its weights; in base64 this leaves a third of it for facts.
@@ -35,28 +36,27 @@ def tiny_preview(frames: Tensor, limit: int = PREVIEW_BYTES) -> bytes:
     return b""
 
 
-def temporary_file(stem: str) -> tuple[Path, dict[str, str]]:
-    """A new WebP's path in the host's temp folder, and how a node's output names it to the frontend."""
-    folder = Path(folder_paths.get_temp_directory())
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stem}_{secrets.token_hex(6)}.webp"
-    return path, {"filename": path.name, "subfolder": "", "type": "temp"}
-
-
 def show_looping(frames: Tensor, stem: str, fps: float = 8.0) -> dict:
-    """What a node returns to show frames (T, H, W, 3) looping on itself."""
-    path, entry = temporary_file(stem)
-    write_webp(path, as_pictures(frames), max(1, round(1000 / fps)), _SHOWN_QUALITY)
-    return {"face": [entry]}
+    """What a node returns to show frames (T, H, W, 3) looping on itself; raises as `shown_preview`."""
+    shown = io.BytesIO()
+    write_webp(shown, as_pictures(frames), max(1, round(1000 / fps)), _SHOWN_QUALITY)
+    return shown_preview(shown.getvalue(), stem)
 
 
-def shown_preview(preview: bytes) -> dict:
-    """What a node returns to show the preview of an adaptive LoRA; nothing for b""."""
+def shown_preview(preview: bytes, stem: str = "video2lora_preview") -> dict:
+    """What a node returns to show a WebP, such as an adaptive LoRA's preview; nothing for b"".
+
+    Raises Video2LoRAError when it cannot be written into the host's temp folder.
+    """
     if not preview:
         return {}
-    path, entry = temporary_file("video2lora_preview")
-    path.write_bytes(preview)
-    return {"face": [entry]}
+    folder = Path(folder_paths.get_temp_directory())
+    path = folder / f"{stem}_{secrets.token_hex(6)}.webp"
+    with failing_in_a_sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(preview)
+    return {"face": [{"filename": path.name, "subfolder": "", "type": "temp"}]}
 
 
 def _small(frames: Tensor, count: int, side: int) -> Tensor:

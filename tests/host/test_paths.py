@@ -16,6 +16,7 @@ READ = {
     ("Video2LoRALoadAnimateDiff", "motion_module_name"): "animatediff_models",
     ("Video2LoRALoadSmallCheckpoint", "checkpoint_name"): "video2lora_backbones",
     ("Video2LoRAExampleReference", "clip"): None,
+    ("Video2LoRATrainHypernet", "dataset"): None,
 }
 WRITTEN = (
     ("Video2LoRASaveAdaptiveLoRA", "filename_prefix"),
@@ -23,9 +24,9 @@ WRITTEN = (
     ("Video2LoRACompare", "filename_prefix"),
     ("Video2LoRATrainHypernet", "name"),
 )
-# Texts and choices that name no file; `dataset` and paths in `settings` have tests with the training node.
+# Texts and choices that name no file; paths in `settings` have tests with the training node.
 NO_FILE = {
-    "dataset", "mode", "fit", "format", "folder", "precision", "space", "settings", "when_run_exists",
+    "mode", "fit", "format", "folder", "precision", "space", "settings", "when_run_exists",
     "label",
     ("Video2LoRASaveAdaptiveLoRA", "name"), ("Video2LoRAResultsGrid", "names"),
 }  # fmt: skip
@@ -94,10 +95,13 @@ def test_nothing_outside_is_read(host, outside, node, field, name):
     if field == "aux_name":
         make_hypernet(host.core).save(host.models / "video2lora" / "inside.safetensors")
         values["hypernet_name"] = "inside.safetensors"
+    if field == "dataset":
+        values |= {"name": "reads", "settings": ""}
     with pytest.raises(host.core.errors.Video2LoRAError) as caught:
         host.run_node(node, **values)
     assert str(caught.value).isprintable()
     assert "whole Video2LoRA checkpoint" not in str(caught.value), "it was read"
+    assert field != "dataset" or "must lie inside" in str(caught.value), "it was looked for"
 
 
 @pytest.mark.parametrize("name", [*OUTSIDE[:-3], "linked/deeper/{file}", "a\0b", "x" * 300])

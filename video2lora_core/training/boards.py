@@ -94,7 +94,8 @@ def _tensorboard(folder: Path, resumed_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=resumed_step + 1 if resumed_step else None)
+    with failing_in_a_sentence(folder):
+        return SummaryWriter(str(folder), purge_step=resumed_step + 1 if resumed_step else None)
 
 
 def _tracker(name: str, folder: Path, config: Mapping) -> Any:
