@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from .backbones import motion_state_dict, relative_change, save_checkpoint
+from .small_hypernets import make_hypernet
 
 CLIP = torch.zeros(16, 48, 64, 3)
 CLIP[:, 10:30, 10:30, 0] = torch.linspace(0, 1, 16)[:, None, None]
@@ -153,6 +154,22 @@ def test_lora_model_needs_no_file(host, lora, moving, sample):
     load_comfy_extra(host, "nodes_train")
     stock = host.run_node("LoraModelLoader", model=moving, lora=lora_model, strength_model=1.0)[0]
     assert relative_change(sample(stock), sample(apply(host, moving, lora, motion=0.0))) < SAME
+
+
+def test_an_export_that_cannot_be_made_says_which_one_can(host, moving):
+    targets = host.module("nodes.host.layers").list_targets(moving)
+    motion = [target for target in targets if target.group == "temporal"]
+    lora = make_hypernet(host.core, motion).predict(torch.zeros(1, 4, 2, 4, 4))[0]
+    loras = host.base / "models" / "loras"
+    before = set(loras.rglob("*"))
+    with pytest.raises(host.core.errors.Video2LoRAError, match=r"comfyui cannot carry .* animatediff-motion"):
+        host.run_node(
+            "Video2LoRAExportAdaptiveLoRA",
+            adaptive_lora=lora,
+            format="comfyui",
+            filename_prefix="motion_only",
+        )
+    assert set(loras.rglob("*")) == before
 
 
 def load_comfy_extra(host, name):
