@@ -187,8 +187,9 @@ def dataset_path(dataset: str) -> Path:
 
 def _inside(root: Path, name: str, what: str, where: str) -> Path:
     path = root / name
-    inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-    if not name or not stays_inside(name) or not inside:
+    # Links are followed only where the name itself is a path: one with a NUL is none.
+    inside = stays_inside(name) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    if not inside:
         raise Video2LoRAError(f"{what} '{name}' must lie inside ComfyUI's {where}; name a place there.")
     return path
 

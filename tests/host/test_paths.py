@@ -26,7 +26,7 @@ WRITTEN = (
 )
 # Texts and choices that name no file; paths in `settings` have tests with the training node.
 NO_FILE = {
-    "mode", "fit", "format", "folder", "precision", "space", "settings", "when_run_exists",
+    "frame_strengths", "mode", "fit", "format", "folder", "precision", "space", "settings", "when_run_exists",
     "label",
     ("Video2LoRASaveAdaptiveLoRA", "name"), ("Video2LoRAResultsGrid", "names"),
 }  # fmt: skip
