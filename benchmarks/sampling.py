@@ -2,7 +2,8 @@
 
     python -m benchmarks.sampling
 
-The LoRA is merged into the weights before the first step, so a step should cost the same. The MODELs share
+Merged into the weights before the first step, it should cost nothing; beside them, two thin products a layer.
+The MODELs share
 their weights and take turns; the first step of a turn, before which the host changes the weights, is not
 counted. Printed is the median over turns of the ratio of median times. "Noise" is the same ratio for two
 MODELs that are both without the LoRA: what this machine can tell apart.
@@ -30,13 +31,17 @@ def measure(models: PatchableModel) -> list[str]:
     import comfy.sample
 
     host, without = models.host, models.moving
-    patched, report = host.run_node(
-        "Video2LoRAApplyAdaptiveLoRA",
-        model=without,
-        adaptive_lora=models.lora,
-        strength=1.0,
-        spatial_strength=1.0,
-        motion_strength=1.0,
+    (merged, report), (beside, _) = (
+        host.run_node(
+            "Video2LoRAApplyAdaptiveLoRA",
+            model=without,
+            adaptive_lora=models.lora,
+            strength=1.0,
+            spatial_strength=1.0,
+            motion_strength=1.0,
+            mode=mode,
+        )
+        for mode in ("merge", "beside")
     )
     [text] = host.run_node("CLIPTextEncode", clip=models.clip, text="a red ball")
     latents = torch.zeros(FRAMES, 4, SIDE, SIDE)
@@ -59,8 +64,8 @@ def measure(models: PatchableModel) -> list[str]:
         )
         return [after - before for before, after in pairwise(stamps)]
 
-    models_by_name = {"with": patched, "without": without, "again": without.clone()}
-    ratios: dict[str, list[float]] = {"with": [], "again": []}
+    models_by_name = {"merged": merged, "without": without, "again": without.clone(), "beside": beside}
+    ratios: dict[str, list[float]] = {"merged": [], "beside": [], "again": []}
     for turn in range(TURNS + 1):
         names = list(models_by_name) if turn % 2 else list(reversed(models_by_name))
         seconds = {name: median(step_times(models_by_name[name])) for name in names}
@@ -69,7 +74,9 @@ def measure(models: PatchableModel) -> list[str]:
                 values.append(seconds[name] / seconds["without"])
     layers = report.split(" layers")[0]
     return [
-        f"sampling step with / without the adaptive LoRA ({layers} layers): {median(ratios['with']):.3f}",
+        f"sampling step with / without the adaptive LoRA ({layers} layers), merged: "
+        f"{median(ratios['merged']):.3f}",
+        f"the same, beside the weights: {median(ratios['beside']):.3f}",
         f"noise, without / without: {median(ratios['again']):.3f}",
     ]
 

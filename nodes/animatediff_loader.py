@@ -34,7 +34,7 @@ class AnimateDiffLoader(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="An SD1.5-family model; its noise schedule becomes AnimateDiff's (sqrt_linear).",
+                    tooltip="An SD1.5- or SDXL-family model; its noise schedule becomes the motion module's.",
                 ),
                 io.Combo.Input(
                     "motion_module_name",

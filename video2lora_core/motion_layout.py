@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .decoder import sinusoid_table
 from .errors import Video2LoRAError
 
 HEADS = 8
+LCM_POSITIONS = 64
 _PREFIX = "module."
+_HOTSHOT = re.compile(r"\.temporal_attentions\.([0-9]+)\.")
+_QUERY = re.compile(r"(?<=\.attention_blocks\.[0-9])\.to_q\.weight$")
 # As Python writes numbers: "00" and other scripts' digits are other keys, not other spellings.
 _N = r"(?:0|[1-9][0-9]{0,3})"
 _MODULE = re.compile(
@@ -100,9 +104,27 @@ class MotionLayout:
         )
 
 
-def strip_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, their keys without the `module.` that data-parallel training leaves in front."""
-    return {key.removeprefix(_PREFIX): tensor for key, tensor in tensors.items()}
+def normalised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a motion module file by AnimateDiff's own names, position tables included.
+
+    Data-parallel training leaves `module.` in front, HotshotXL has names of its own, and AnimateLCM leaves
+    out the position tables, which are the usual ones.
+    """
+    found = {}
+    for key, tensor in tensors.items():
+        key = _HOTSHOT.sub(r".motion_modules.\1.temporal_transformer.", key.removeprefix(_PREFIX))
+        found[key.replace(".pos_encoder.positional_encoding", ".pos_encoder.pe")] = tensor
+    if not any(".pos_encoder." in key for key in found):
+        for key, tensor in list(found.items()):
+            if _QUERY.search(key) and tensor.ndim == 2:
+                table = sinusoid_table(LCM_POSITIONS, tensor.shape[1]).to(tensor.dtype)
+                found[_QUERY.sub(".pos_encoder.pe", key)] = table
+    return found
+
+
+def keeps_schedule(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a motion module was trained on the noise schedule of its UNet: HotshotXL, AnimateLCM."""
+    return not any(key.endswith(".pos_encoder.pe") for key in tensors)
 
 
 def _counted(found: Mapping[int, object] | set[int], where: str) -> range:

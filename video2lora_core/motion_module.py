@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .decoder import sinusoid_table
 from .errors import Video2LoRAError
-from .motion_layout import HEADS, MotionLayout, TransformerLayout, strip_prefix
+from .motion_layout import HEADS, MotionLayout, TransformerLayout, normalised
 
 MAX_NORM_GROUPS = 32
 STORED_DTYPES = (
@@ -248,10 +248,10 @@ class MotionModel(nn.Module):
     ) -> "MotionModel":
         """Build the motion model a state dict describes and copy its tensors in.
 
-        Keys may carry a `module.` prefix. `dtype` defaults to the file's. Raises Video2LoRAError naming the
-        key (and shapes) that is foreign, missing or misshapen.
+        Keys may be HotshotXL's, or carry a `module.` prefix. `dtype` defaults to the file's. Raises
+        Video2LoRAError naming the key (and shapes) that is foreign, missing or misshapen.
         """
-        tensors = strip_prefix(tensors)
+        tensors = normalised(tensors)
         for key, tensor in tensors.items():
             if tensor.dtype not in STORED_DTYPES:
                 raise Video2LoRAError(

@@ -16,6 +16,7 @@ from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
+import comfy.model_base
 import comfy.model_management
 import comfy.model_sampling
 import comfy.ops
@@ -25,12 +26,15 @@ from comfy.patcher_extension import WrappersMP
 
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.kinds import FileKind
+from ...video2lora_core.motion_layout import keeps_schedule
 from ...video2lora_core.motion_module import MotionModel, VanillaTemporalModule
 from .long_videos import predict_in_windows
 from .motion_files import read_motion_file
 
 MOTION_KEY = "video2lora_motion"
-BETA_SCHEDULE = "sqrt_linear"
+# The host's name for SD1.5's modules' schedule; SDXL's beta runs on the usual one, to a higher end.
+BETA_SCHEDULE = {"beta_schedule": "sqrt_linear"}
+SDXL_BETA_SCHEDULE = {"beta_schedule": "linear", "linear_end": 0.020}
 STORABLE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 _TEMPORAL_ATTENTION = re.compile(r"motion_modules\.[0-9]+\.temporal_transformer\..*attention_blocks\.")
@@ -39,7 +43,7 @@ _TEMPORAL_ATTENTION = re.compile(r"motion_modules\.[0-9]+\.temporal_transformer\
 def attach_motion_model(
     model: ModelPatcher, motion: str | os.PathLike | Mapping[str, torch.Tensor]
 ) -> ModelPatcher:
-    """A clone of MODEL with an AnimateDiff motion module attached, at AnimateDiff's beta schedule.
+    """A clone of MODEL with an AnimateDiff motion module attached, at the beta schedule it was trained on.
 
     `motion` is the path of a motion module in safetensors, or its state dict. A motion module attached by an
     earlier call is replaced. The prediction type of MODEL (epsilon or v) is kept.
@@ -51,8 +55,8 @@ def attach_motion_model(
         name = f"'{os.path.basename(motion)}'"
     if not isinstance(getattr(model.model, "diffusion_model", None), openaimodel.UNetModel):
         raise Video2LoRAError(
-            "AnimateDiff needs an SD1.5-family model, and this MODEL has no such UNet; "
-            "load an SD1.5-family checkpoint."
+            "AnimateDiff needs a model of SD1.5's or SDXL's family, and this MODEL has no such UNet; "
+            "load a checkpoint of one."
         )
     motion_model = build_motion_model(model, state)
     require_fit(model.model.diffusion_model, motion_model, name)
@@ -63,7 +67,8 @@ def attach_motion_model(
     attached.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, MOTION_KEY, TemporalLayers(motion_model))
     attached.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, MOTION_KEY)
     attached.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, MOTION_KEY, predict_in_windows)
-    attached.add_object_patch("model_sampling", animatediff_sampling(attached))
+    if not keeps_schedule(state):
+        attached.add_object_patch("model_sampling", animatediff_sampling(attached))
     return attached
 
 
@@ -213,7 +218,8 @@ def animatediff_sampling(model: ModelPatcher) -> torch.nn.Module:
     class AnimateDiffSampling(FixedTables, comfy.model_sampling.ModelSamplingDiscrete, prediction):
         """The host's discrete sampling with one of its prediction types."""
 
-    settings = {**model.model.model_config.sampling_settings, "beta_schedule": BETA_SCHEDULE}
+    schedule = SDXL_BETA_SCHEDULE if isinstance(model.model, comfy.model_base.SDXL) else BETA_SCHEDULE
+    settings = {**model.model.model_config.sampling_settings, **schedule}
     return AnimateDiffSampling(SimpleNamespace(sampling_settings=settings))
 
 

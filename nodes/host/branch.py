@@ -1,7 +1,7 @@
 """Adaptive LoRAs beside the weights of a MODEL, where merging would lose them, or for a batch of references.
 
-A weight of few bits (fp8, int8, GGUF) has no room for a small change: merged, the LoRA drowns in the
-rounding. As a branch it is computed in the precision of the activations. The branches are forward hooks that
+A weight of few bits (fp8, int8) has no room for a small change: merged, the LoRA drowns in the rounding. As a
+branch it is computed in the precision of the activations. The branches are forward hooks that
 exist only while a MODEL that carries them is being sampled: they are put in as sampling begins, and taken out
 as it ends, however it ends. So no other MODEL of the same weights ever meets them.
 """
@@ -78,7 +78,7 @@ def why_beside(mode: str, schedule: Schedule = ALWAYS, references: int = 1) -> s
 def choose_mode(
     mode: str, targets: Iterable[LayerTarget], weights: Mapping[str, Tensor], forced: str = ""
 ) -> Choice:
-    """Where the LoRA of these targets goes: `auto` merges unless a weight has too few bits for it.
+    """Where the LoRA of these targets goes: `auto` merges unless a weight is stored in too few bits for it.
 
     forced: why it runs beside in any case, from `why_beside`. Raises Video2LoRAError for an unknown mode.
     """
@@ -91,7 +91,7 @@ def choose_mode(
     kinds = sorted({weight_kind(weights[target.weight_key]) for target in targets})
     coarse = [kind for kind in kinds if kind not in _EXACT_KINDS]
     if coarse:
-        return Choice(True, f"weights are {coarse[0]}: merging would lose it")
+        return Choice(True, f"weights are {coarse[0]}: {_COSTS.get(coarse[0], 'merging would lose it')}")
     return Choice(False, f"weights are {' and '.join(kinds)}")
 
 
@@ -105,6 +105,8 @@ def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+# ComfyUI-GGUF never stores merged weights: it adds patches to what it has unpacked, in every forward pass.
+_COSTS = {"GGMLTensor": "merging would be done again at every step"}
 _EXACT_KINDS = frozenset(_dtype_name(dtype) for dtype in EXACT_DTYPES)
 
 

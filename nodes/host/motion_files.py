@@ -77,8 +77,11 @@ def read_motion_file(path: str | os.PathLike, wanted: FileKind) -> dict[str, Ten
     if not os.fspath(path).lower().endswith(CKPT):
         return read_weights(path, wanted)[0]
     tensors = read_ckpt(path)
-    marks = {FileKind.MOTION_MODULE: ".temporal_transformer.", FileKind.MOTION_LORA: "_lora.down."}
-    if not any(marks[wanted] in key for key in tensors):
+    marks = {
+        FileKind.MOTION_MODULE: (".temporal_transformer.", ".temporal_attentions."),
+        FileKind.MOTION_LORA: ("_lora.down.",),
+    }
+    if not any(mark in key for key in tensors for mark in marks[wanted]):
         raise Video2LoRAError(f"'{os.path.basename(path)}' is not {wanted.value}; choose another file.")
     return tensors
 

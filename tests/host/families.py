@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .backbones import seeded
+from .sampling import ksampler
 
 TEXT = 32
 UNET = {
@@ -78,13 +79,16 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def make_family(name: str, seed: int = 0):
-    """A MODEL of a family with seeded random weights."""
+def make_family(name: str, seed: int = 0, configure=None, **changes):
+    """A MODEL of a family with seeded random weights.
+
+    `changes` are of its config; `configure` gets the host's settings before the model is built of them.
+    """
     import comfy.supported_models
     from comfy.model_patcher import ModelPatcher
 
     family = FAMILIES[name]
-    config = dict(family.config)
+    config = family.config | changes
     if name == "hunyuanvideo":
         from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
 
@@ -92,6 +96,8 @@ def make_family(name: str, seed: int = 0):
         config = {field.name: None for field in dataclasses.fields(HunyuanVideoParams)} | config
     settings = getattr(comfy.supported_models, family.host_class)(config)
     settings.set_inference_dtype(torch.float32, None)
+    if configure is not None:
+        configure(settings)
     with torch.inference_mode():
         model = settings.get_model({}, "", device="cpu")
         generator = torch.Generator().manual_seed(seed)
@@ -113,12 +119,6 @@ def conditioning(name: str):
     ]
 
 
-@torch.inference_mode()
 def sample_family(host, name: str, model):
     """Latents of two steps of the host's KSampler."""
-    text = conditioning(name)
-    return host.run_node(
-        "KSampler", model=model, positive=text, negative=text, seed=1, steps=2, cfg=1.0,
-        latent_image={"samples": torch.zeros(FAMILIES[name].latents)}, sampler_name="euler",
-        scheduler="normal", denoise=1.0,
-    )[0]["samples"]  # fmt: skip
+    return ksampler(host, model, conditioning(name), latents=torch.zeros(FAMILIES[name].latents))

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from .ade import PACK, VERSIONS, WHY_NOT, attach, find_ade, motion_models, use_evolved_sampling
 from .backbones import motion_state_dict, relative_change, save_checkpoint
+from .sampling import encoded, ksampler
 
 pytestmark = pytest.mark.skipif(find_ade() is None, reason=WHY_NOT)
 
@@ -86,27 +87,8 @@ def make_lora(host):
 
 @pytest.fixture(scope="module")
 def sample(host, parts):
-    with torch.inference_mode():
-        (positive,) = host.run_node("CLIPTextEncode", clip=parts[1], text="a red ball")
-        (negative,) = host.run_node("CLIPTextEncode", clip=parts[1], text="")
-
-    @torch.inference_mode()
-    def run(model):
-        return host.run_node(
-            "KSampler",
-            model=model,
-            positive=positive,
-            negative=negative,
-            latent_image={"samples": torch.zeros(3, 4, 8, 8)},
-            seed=1,
-            steps=2,
-            cfg=2.0,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-        )[0]["samples"]
-
-    return run
+    positive, negative = encoded(host, parts[1]), encoded(host, parts[1], "")
+    return lambda model: ksampler(host, model, positive, negative, cfg=2.0)
 
 
 def ade_motion(model):

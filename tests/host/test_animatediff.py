@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from .backbones import motion_state_dict, relative_change, save_checkpoint
+from .sampling import encoded, ksampler
 
 
 @pytest.fixture(scope="module")
@@ -31,26 +32,10 @@ def model(parts):
 @pytest.fixture(scope="module")
 def sample(host, parts):
     """Latents of two steps of the host's KSampler for a MODEL."""
-    _, clip, _ = parts
-    with torch.inference_mode():
-        (positive,) = host.run_node("CLIPTextEncode", clip=clip, text="a red ball")
-        (negative,) = host.run_node("CLIPTextEncode", clip=clip, text="")
+    positive, negative = encoded(host, parts[1]), encoded(host, parts[1], "")
 
-    @torch.inference_mode()
     def run(model, frames=4, cfg=3.0):
-        return host.run_node(
-            "KSampler",
-            model=model,
-            positive=positive,
-            negative=negative,
-            latent_image={"samples": torch.zeros(frames, 4, 8, 8)},
-            seed=1,
-            steps=2,
-            cfg=cfg,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-        )[0]["samples"]
+        return ksampler(host, model, positive, negative, frames=frames, cfg=cfg)
 
     return run
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from .backbones import motion_state_dict, relative_change, save_checkpoint
+from .sampling import encoded, ksampler
 from .small_hypernets import make_hypernet
 
 CLIP = torch.zeros(16, 48, 64, 3)
@@ -41,26 +42,8 @@ def lora(host, moving):
 
 @pytest.fixture(scope="module")
 def sample(host, parts):
-    with torch.inference_mode():
-        (positive,) = host.run_node("CLIPTextEncode", clip=parts[1], text="a red ball")
-
-    @torch.inference_mode()
-    def run(model):
-        return host.run_node(
-            "KSampler",
-            model=model,
-            positive=positive,
-            negative=positive,
-            latent_image={"samples": torch.zeros(3, 4, 8, 8)},
-            seed=1,
-            steps=2,
-            cfg=1.0,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-        )[0]["samples"]
-
-    return run
+    positive = encoded(host, parts[1])
+    return lambda model: ksampler(host, model, positive)
 
 
 def apply(host, model, lora, spatial=1.0, motion=1.0):

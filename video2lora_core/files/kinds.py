@@ -73,7 +73,7 @@ def file_kind(header: SafetensorsHeader) -> FileKind:
         (FileKind.MOTION_LORA, some("temporal_transformer") and some(*_LORA_MARKS)),
         (FileKind.PLAIN_LORA, some(*_LORA_MARKS)),
         (FileKind.CHECKPOINT, starts("model.diffusion_model.")),
-        (FileKind.MOTION_MODULE, some("motion_modules.")),
+        (FileKind.MOTION_MODULE, some("motion_modules.", ".temporal_attentions.")),
         (FileKind.CONTROLNET, starts("control_model.", "controlnet_", "zero_convs.")),
         (FileKind.UNET, starts("input_blocks.", "diffusion_model.", "down_blocks.", "transformer_blocks.")),
         (FileKind.VAE, starts("first_stage_model.", "taesd_", "decoder.", "encoder.conv_in", "quant_conv")),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ..backbones import motion_state_dict, save_checkpoint
+from ..sampling import encoded, ksampler
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +57,5 @@ def make_lora(host):
 @pytest.fixture(scope="module")
 def sample(host, parts):
     """Latents of two steps of the host's KSampler for a MODEL."""
-    _, clip, _ = parts
-    with torch.inference_mode():
-        (positive,) = host.run_node("CLIPTextEncode", clip=clip, text="a red ball")
-
-    @torch.inference_mode()
-    def run(model):
-        return host.run_node(
-            "KSampler",
-            model=model,
-            positive=positive,
-            negative=positive,
-            latent_image={"samples": torch.zeros(3, 4, 8, 8)},
-            seed=1,
-            steps=2,
-            cfg=1.0,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-        )[0]["samples"]
-
-    return run
+    positive = encoded(host, parts[1])
+    return lambda model: ksampler(host, model, positive)

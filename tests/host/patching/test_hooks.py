@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ..backbones import relative_change
+from ..sampling import encoded, ksampler
 from .loaded import original_weights
 from .test_branch import forward_hooks
 
@@ -14,28 +15,16 @@ def guided(host, parts):
     _, clip, _ = parts
 
     def conditioning(text, hooks):
-        (encoded,) = host.run_node("CLIPTextEncode", clip=clip, text=text)
+        plain = encoded(host, clip, text)
         if hooks is None:
-            return encoded
+            return plain
         from comfy_extras.nodes_hooks import ConditioningSetProperties
 
-        return ConditioningSetProperties().set_properties(encoded, 1.0, "default", hooks=hooks)[0]
+        return ConditioningSetProperties().set_properties(plain, 1.0, "default", hooks=hooks)[0]
 
-    @torch.inference_mode()
     def run(model, positive=None, negative=None):
-        return host.run_node(
-            "KSampler",
-            model=model,
-            positive=conditioning("a red ball", positive),
-            negative=conditioning("", negative),
-            latent_image={"samples": torch.zeros(3, 4, 8, 8)},
-            seed=1,
-            steps=4,
-            cfg=3.0,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-        )[0]["samples"]
+        texts = conditioning("a red ball", positive), conditioning("", negative)
+        return ksampler(host, model, *texts, steps=4, cfg=3.0)
 
     return run
 

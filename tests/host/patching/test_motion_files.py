@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..backbones import motion_state_dict, relative_change
+from ..sampling import encoded, ksampler
 
 
 @pytest.fixture(scope="module")
@@ -72,22 +73,16 @@ def test_a_long_video_runs_in_the_hosts_context_windows(
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
     moving = load(host, model)
-    with torch.inference_mode():
-        (positive,) = host.run_node("CLIPTextEncode", clip=parts[1], text="a red ball")
+    positive = encoded(host, parts[1])
     # Newer hosts have more of them.
     inputs = {
         item.id: getattr(item, "default", None) for item in ContextWindowsManualNode.GET_SCHEMA().inputs
     }
     inputs |= {"context_length": 16, "context_overlap": 4, "context_schedule": "standard_static", "dim": 0}
 
-    @torch.inference_mode()
     def run(model):
         windowed = ContextWindowsManualNode.execute(**inputs | {"model": model}).result[0]
-        return host.run_node(
-            "KSampler", model=windowed, positive=positive, negative=positive,
-            latent_image={"samples": torch.zeros(40, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
-            sampler_name="euler", scheduler="normal", denoise=1.0,
-        )[0]["samples"]  # fmt: skip
+        return ksampler(host, windowed, positive, frames=40, steps=1)
 
     lora = make_lora(targets_of(moving))
     plain = run(moving)
