@@ -7,7 +7,7 @@ trained on is a private copy, made outside of it. Everything in this module must
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,7 +44,8 @@ class HostDenoiser:
     """A MODEL, with its motion module when it has one, as `video2lora_core.training.Denoiser`.
 
     model: the MODEL; its weights are copied with all patches applied, and it can be used on as before.
-    targets: the layers that carry LoRAs. recompute: gradient checkpointing of ResBlocks, transformers and
+    targets: the layers that carry LoRAs. facts: what the conditioning says beside the text, for models that
+    read it (pooled text, guidance). recompute: gradient checkpointing of ResBlocks, transformers and
     temporal modules. weight_dtype: what the copy is stored in; None keeps the host's choice.
 
     Raises Video2LoRAError when MODEL lacks a target, one has another shape, or a LoRA runs
@@ -58,7 +59,11 @@ class HostDenoiser:
         *,
         recompute: bool = False,
         weight_dtype: torch.dtype | None = torch.float32,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
+        self._facts = {
+            key: value.clone() if isinstance(value, Tensor) else value for key, value in (facts or {}).items()
+        }
         model = clone_model(model)
         settle_or_refuse(model)
         if runs_beside(model):
@@ -111,16 +116,39 @@ class HostDenoiser:
     def denoised(self, noisy: Tensor, sigmas: Tensor, context: Tensor) -> Tensor:
         """The clean latents (B, C, F, H, W) that the model sees in noisy ones at noise levels sigmas (B,)."""
         batch, _, frames, _, _ = noisy.shape
-        images = noisy.transpose(1, 2).flatten(0, 1)
+        # A video model takes the whole clip; others take the frames of all clips as a batch of pictures.
+        whole = self._model.latent_format.latent_dimensions == 3
+        rows = 1 if whole else frames
+        images = noisy if whole else noisy.transpose(1, 2).flatten(0, 1)
         for motion in self._motion:
             motion.set_video_length(frames, frames)
         denoised = self._model.apply_model(
             images,
-            sigmas.repeat_interleave(frames),
-            c_crossattn=context.repeat_interleave(frames, dim=0),
+            sigmas.repeat_interleave(rows),
+            c_crossattn=context.repeat_interleave(rows, dim=0),
             transformer_options=self._transformer_options(batch, frames, sigmas),
+            **self._further_conditions(images[:rows], batch),
         )
-        return denoised.unflatten(0, (batch, frames)).transpose(1, 2)
+        return denoised if whole else denoised.unflatten(0, (batch, frames)).transpose(1, 2)
+
+    def _further_conditions(self, one_clip: Tensor, batch: int) -> dict[str, Any]:
+        """What the MODEL computes from its conditioning beside the text, for `batch` clips like this one."""
+        try:
+            conditions = self._model.extra_conds(noise=one_clip, device=self.device, **self._facts)
+        except (KeyError, TypeError) as error:
+            raise Video2LoRAError(
+                f"This MODEL needs more of its conditioning than the text ({str(error)[:80]}); link the "
+                "conditioning of its own text encoder, or use Refine Adaptive LoRA, which hands all of it on."
+            ) from error
+        values = {name: condition.cond for name, condition in conditions.items() if name != "c_crossattn"}
+        return {
+            name: value.to(self.device).repeat(
+                one_clip.shape[0] * batch // value.shape[0], *(1,) * (value.ndim - 1)
+            )
+            if isinstance(value, Tensor)
+            else value
+            for name, value in values.items()
+        }
 
     def start(self, noise: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Pure noise as the host's samplers begin with it, and the sigmas (steps + 1,) that end at 0."""

@@ -53,7 +53,13 @@ def refine_on_reference(
 
     with training_mode():
         weight_dtype = torch.float32 if settings.precision == "fp32" else None
-        denoiser = HostDenoiser(model, list(hypernet.targets), recompute=recompute, weight_dtype=weight_dtype)
+        denoiser = HostDenoiser(
+            model,
+            list(hypernet.targets),
+            recompute=recompute,
+            weight_dtype=weight_dtype,
+            facts=positive[0][1],
+        )
         weights, losses = refine(
             hypernet,
             denoiser,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from .backbones import relative_change
-from .families import FAMILIES, make_family, sample_family
+from .families import FAMILIES, conditioning, make_family, sample_family
 
 SAME = 1e-4
 CHANGED = 1e-2
@@ -151,6 +151,36 @@ def test_the_graph_reads_its_hypernetwork_and_its_lora_again(host, model, name, 
     assert torch.allclose(loaded.weights, lora.weights, atol=1e-2)
     picture, _ = host.run_node("Video2LoRAInspectAdaptiveLoRA", lora_1=loaded, model=model)
     assert picture.ndim == 4
+
+
+class LatentsOfAVae:
+    """What a family's VAE gives, without one: latents in its format, the same for the same clip."""
+
+    def __init__(self, model):
+        latent_format = model.model.latent_format
+        self.latent_channels, self.latent_dim = latent_format.latent_channels, latent_format.latent_dimensions
+        self.downscale_index_formula = (4, 8, 8)
+
+    def encode(self, pixels):
+        frames = 2 if self.latent_dim == 3 else pixels.shape[0]
+        shape = (1, self.latent_channels, frames, 8, 8)
+        latents = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+        return latents if self.latent_dim == 3 else latents[0].transpose(0, 1)
+
+
+def test_refining_makes_a_lora_where_there_is_no_hypernetwork(host, model, name):
+    """The graph's way to one for any family: *Refine* from nothing, with shared matrices from a seed."""
+    frames = torch.rand(5, 64, 64, 3, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        refined, curve = host.run_node(
+            "Video2LoRARefineAdaptiveLoRA", model=model, vae=LatentsOfAVae(model),
+            positive=conditioning(name), frames=frames, steps=3, rate=0.05, draws=2, refine_seed=1,
+            precision="fp32", gradient_checkpointing=False,
+        )[:2]  # fmt: skip
+    assert len(refined.targets) == FAMILIES[name].attention and curve.ndim == 4
+    patched, _ = host.module("nodes.host.patching").apply_adaptive_lora(model, refined)
+    change = relative_change(sample_family(host, name, patched), sample_family(host, name, model))
+    assert 0 < change < float("inf")
 
 
 def test_a_model_of_another_family_is_refused_in_a_sentence(host, layers, spec, make_hypernet, lora, name):

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from .backbones import motion_state_dict, save_checkpoint
+from .sampling import encoded, ksampler
 from .small_hypernets import make_hypernet
 
 UNET = "model.diffusion_model."
@@ -23,18 +24,8 @@ def parts(loader, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sample(host, parts):
-    with torch.inference_mode():
-        (positive,) = host.run_node("CLIPTextEncode", clip=parts[1], text="a red ball")
-
-    @torch.inference_mode()
-    def run(model):
-        return host.run_node(
-            "KSampler", model=model, positive=positive, negative=positive,
-            latent_image={"samples": torch.zeros(2, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
-            sampler_name="euler", scheduler="normal", denoise=1.0,
-        )[0]["samples"]  # fmt: skip
-
-    return run
+    positive = encoded(host, parts[1])
+    return lambda model: ksampler(host, model, positive, frames=2, steps=1)
 
 
 @torch.inference_mode()
