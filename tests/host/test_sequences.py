@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 from .backbones import motion_state_dict, save_checkpoint
 from .patching.loaded import assert_patched, loaded_weights
+from .sampling import encoded, ksampler
 from .small_hypernets import make_hypernet
 
-SEQUENCES = int(os.environ.get("SEQUENCES", "50"))
+SEQUENCES = int(os.environ.get("SEQUENCES", "100"))
 STEPS = 6
 BLOCK = 10
 ALLOWED_GROWTH = 5 * 2**20
@@ -42,8 +43,7 @@ class World:
         load = host.module("nodes.host.small_checkpoint").load_small_checkpoint
         self.root, clip, _ = load(save_checkpoint(folder / "tiny.safetensors"))
         self.other, _, _ = load(save_checkpoint(folder / "other.safetensors", seed=7))
-        with torch.inference_mode():
-            (self.prompt,) = host.run_node("CLIPTextEncode", clip=clip, text="a red ball")
+        self.prompt = encoded(host, clip)
         self.motions = [motion_state_dict(seed=seed) for seed in (3, 9)]
         moving = self.patching.attach_animatediff(self.root, self.motions[0])
         self.loras = []
@@ -66,11 +66,7 @@ class World:
             from comfy_extras.nodes_hooks import ConditioningSetProperties
 
             prompt = ConditioningSetProperties().set_properties(prompt, 1.0, "default", hooks=hooks)[0]
-        return self.host.run_node(
-            "KSampler", model=model, positive=prompt, negative=prompt,
-            latent_image={"samples": torch.zeros(2, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
-            sampler_name="euler", scheduler="normal", denoise=1.0,
-        )[0]["samples"]  # fmt: skip
+        return ksampler(self.host, model, prompt, frames=2, steps=1)
 
     def walk(self, seed):
         """Take random steps; returns their names."""
