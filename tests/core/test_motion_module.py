@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from video2lora_core.errors import Video2LoRAError
+from video2lora_core.motion_layout import keeps_schedule
 from video2lora_core.motion_module import MotionModel
 
 diffusers_motion = pytest.importorskip(
@@ -242,3 +243,20 @@ def test_wrong_inputs_are_refused(shape, frames, message):
 def test_impossible_widths_are_refused():
     with pytest.raises(Video2LoRAError, match="30 channels"):
         MotionModel.create((32, 30))
+
+
+def test_layouts_of_hotshotxl_and_animatelcm():
+    """HotshotXL has names of its own; AnimateLCM's files leave the usual 64 positions out."""
+    state = MotionModel.create((16, 16), pe_length=64).state_dict()
+    hotshot = {
+        key.replace(".motion_modules.", ".temporal_attentions.")
+        .replace(".temporal_transformer.", ".")
+        .replace(".pos_encoder.pe", ".pos_encoder.positional_encoding"): value
+        for key, value in state.items()
+    }
+    lcm = {key: value for key, value in state.items() if ".pos_encoder." not in key}
+    for layout, keeps in ((state, False), (hotshot, True), (lcm, True)):
+        loaded = MotionModel.from_state_dict(layout).state_dict()
+        assert loaded.keys() == state.keys()
+        assert all(torch.equal(value, state[key]) for key, value in loaded.items())
+        assert keeps_schedule(layout) is keeps
