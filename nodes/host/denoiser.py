@@ -8,7 +8,7 @@ trained on is a private copy, made outside of it. Everything in this module must
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -18,6 +18,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from ...video2lora_core.errors import Video2LoRAError
@@ -122,14 +123,24 @@ class HostDenoiser:
         images = noisy if whole else noisy.transpose(1, 2).flatten(0, 1)
         for motion in self._motion:
             motion.set_video_length(frames, frames)
-        denoised = self._model.apply_model(
-            images,
-            sigmas.repeat_interleave(rows),
-            c_crossattn=context.repeat_interleave(rows, dim=0),
-            transformer_options=self._transformer_options(batch, frames, sigmas),
-            **self._further_conditions(images[:rows], batch),
-        )
+        with self._saved_apart() if whole else nullcontext():
+            denoised = self._model.apply_model(
+                images,
+                sigmas.repeat_interleave(rows),
+                c_crossattn=context.repeat_interleave(rows, dim=0),
+                transformer_options=self._transformer_options(batch, frames, sigmas),
+                **self._further_conditions(images[:rows], batch),
+            )
         return denoised if whole else denoised.unflatten(0, (batch, frames)).transpose(1, 2)
+
+    def _saved_apart(self) -> saved_tensors_hooks:
+        """What backward needs is kept as copies: the host's video models change activations in place."""
+        weights = {value.untyped_storage().data_ptr() for value in self._model.parameters()}
+
+        def keep(saved: Tensor) -> Tensor:
+            return saved if saved.untyped_storage().data_ptr() in weights else saved.clone()
+
+        return saved_tensors_hooks(keep, lambda kept: kept)
 
     def _further_conditions(self, one_clip: Tensor, batch: int) -> dict[str, Any]:
         """What the MODEL computes from its conditioning beside the text, for `batch` clips like this one."""

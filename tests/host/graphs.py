@@ -24,7 +24,6 @@ def freeu(host, model, positive, negative):
     from comfy_extras.nodes_freelunch import FreeU_V2
 
     factors = (1.3, 1.4, 0.9, 0.2)
-    # It scales by the stage's width, which it knows for SD1.5 alone: nothing happens at others.
     patch = FreeU_V2.execute if hasattr(FreeU_V2, "execute") else FreeU_V2().patch
     patched = patch(model, *factors)
     return plain(host, getattr(patched, "result", patched)[0], positive, negative)
@@ -95,15 +94,19 @@ def ksampler_advanced(host, model, positive, negative):
 
 @torch.inference_mode()
 def sampler_custom_advanced(host, model, positive, negative):
-    """What the host's SamplerCustomAdvanced calls, with its CFGGuider."""
     import comfy.samplers
+    from comfy_extras import nodes_custom_sampler as custom
 
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(2.0)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "karras", 2)
+    node = custom.SamplerCustomAdvanced
+    run = node.execute if hasattr(node, "execute") else node().sample
     sampler = comfy.samplers.sampler_object("dpmpp_2m")
-    return guider.sample(noise(3, 4, 8, 8), torch.zeros(3, 4, 8, 8), sampler, sigmas, seed=1)
+    latent = {"samples": torch.zeros(3, 4, 8, 8)}
+    done = run(custom.Noise_RandomNoise(1), guider, sampler, sigmas, latent)
+    return getattr(done, "result", done)[0]["samples"]
 
 
 def denoise_half(host, model, positive, negative):
