@@ -151,7 +151,8 @@ class HostDenoiser:
                 f"This MODEL needs more of its conditioning than the text ({str(error)[:80]}); link the "
                 "conditioning of its own text encoder, or use Refine Adaptive LoRA, which hands all of it on."
             ) from error
-        values = {name: condition.cond for name, condition in conditions.items() if name != "c_crossattn"}
+        values = {name: self._facts[name] for name in ("attention_mask",) if name in self._facts}
+        values |= {name: condition.cond for name, condition in conditions.items() if name != "c_crossattn"}
         return {
             name: value.to(self.device).repeat(
                 one_clip.shape[0] * batch // value.shape[0], *(1,) * (value.ndim - 1)

@@ -51,6 +51,7 @@ def refine_on_reference(
         bar.update_absolute(step, settings.steps)
         comfy.model_management.throw_exception_if_processing_interrupted()
 
+    text, facts = without_padding(positive)
     with training_mode():
         weight_dtype = torch.float32 if settings.precision == "fp32" else None
         denoiser = HostDenoiser(
@@ -58,13 +59,13 @@ def refine_on_reference(
             list(hypernet.targets),
             recompute=recompute,
             weight_dtype=weight_dtype,
-            facts=positive[0][1],
+            facts=facts,
         )
         weights, losses = refine(
             hypernet,
             denoiser,
             latents.to(denoiser.device, copy=True),
-            positive[0][0][0].float().to(denoiser.device, copy=True),
+            text.to(denoiser.device, copy=True),
             start,
             settings,
             stepped,
@@ -80,6 +81,18 @@ def refine_on_reference(
         as_image(draw_loss_curve(list(enumerate(losses, 1)), settings.steps, "loss on the reference")),
         losses,
     )
+
+
+def without_padding(positive: list) -> tuple[Tensor, dict]:
+    """The text (tokens, width) of a conditioning without its masked tokens, and what else it says.
+
+    Masks of several rows are more than some of the host's models take.
+    """
+    text, facts = positive[0][0][0].float(), dict(positive[0][1])
+    mask = facts.get("attention_mask")
+    if mask is not None:
+        text, facts["attention_mask"] = text[mask.flatten().bool()], None
+    return text, facts
 
 
 def seeded_matrices(model: ModelPatcher, seed: int) -> SeededMatrices:

@@ -114,7 +114,7 @@ def conditioning(name: str):
     return [
         [
             torch.randn(1, 8, TEXT, generator=generator),
-            {"pooled_output": pooled, "attention_mask": torch.ones(1, 8)},
+            {"pooled_output": pooled, "attention_mask": torch.ones(1, 8, dtype=torch.long)},
         ]
     ]
 
