@@ -8,6 +8,8 @@ from .backbones import TEXT_WIDTH, fill
 from .sampling import ksampler
 
 CHANNELS, MULTIPLIERS = 32, (1, 2, 2, 2)
+# Large enough that the deepest level has more than one place: FreeU divides by a spread, PAG needs neighbours.
+LATENTS = (3, 4, 16, 16)
 GUIDED = {"cfg": 2.0}
 
 
@@ -17,7 +19,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def plain(host, model, positive, negative):
-    return ksampler(host, model, positive, negative, **GUIDED)
+    return ksampler(host, model, positive, negative, latents=torch.zeros(LATENTS), **GUIDED)
 
 
 def freeu(host, model, positive, negative):
@@ -83,7 +85,7 @@ def ksampler_advanced(host, model, positive, negative):
     with torch.inference_mode():
         (half,) = host.run_node(
             "KSamplerAdvanced", **given, add_noise="enable", return_with_leftover_noise="enable",
-            start_at_step=0, end_at_step=2, latent_image={"samples": torch.zeros(3, 4, 8, 8)},
+            start_at_step=0, end_at_step=2, latent_image={"samples": torch.zeros(LATENTS)},
         )  # fmt: skip
         (done,) = host.run_node(
             "KSamplerAdvanced", **given, add_noise="disable", return_with_leftover_noise="disable",
@@ -100,19 +102,17 @@ def sampler_custom_advanced(host, model, positive, negative):
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(2.0)
-    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "karras", 2)
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "karras", 4)
     node = custom.SamplerCustomAdvanced
     run = node.execute if hasattr(node, "execute") else node().sample
     sampler = comfy.samplers.sampler_object("dpmpp_2m")
-    latent = {"samples": torch.zeros(3, 4, 8, 8)}
+    latent = {"samples": torch.zeros(LATENTS)}
     done = run(custom.Noise_RandomNoise(1), guider, sampler, sigmas, latent)
     return getattr(done, "result", done)[0]["samples"]
 
 
 def denoise_half(host, model, positive, negative):
-    return ksampler(
-        host, model, positive, negative, latents=noise(3, 4, 8, 8), denoise=0.5, steps=4, **GUIDED
-    )
+    return ksampler(host, model, positive, negative, latents=noise(*LATENTS), denoise=0.5, steps=4, **GUIDED)
 
 
 GRAPHS = [

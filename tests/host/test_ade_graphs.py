@@ -16,7 +16,7 @@ from .test_ade import ADE_CHANNELS, CHANNELS, ade, make_lora, model, parts, patc
 
 # ruff: noqa: F811
 CHANGED = 1e-2
-SAME = 1e-4
+SAME = 1e-3
 needs_ade = pytest.mark.skipif(find_ade() is None, reason=WHY_NOT)
 
 
