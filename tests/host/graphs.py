@@ -8,7 +8,7 @@ from .backbones import TEXT_WIDTH, fill
 from .sampling import ksampler
 
 CHANNELS, MULTIPLIERS = 32, (1, 2, 2, 2)
-# Large enough that the deepest level has more than one place: FreeU divides by a spread, PAG needs neighbours.
+# Large enough that the deepest level has more than one place: FreeU divides by a spread, PAG averages.
 LATENTS = (3, 4, 16, 16)
 GUIDED = {"cfg": 2.0}
 
