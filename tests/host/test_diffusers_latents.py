@@ -1,5 +1,6 @@
 """Exports in diffusers itself: the weights of the tiny MODEL in its classes, and the latents of our Apply."""
 
+import copy
 import re
 
 import pytest
@@ -94,13 +95,20 @@ def test_spatial_layers_through_load_lora_weights(host, parts, lora, sample, tmp
     assert relative_change(sample(in_place_of(model, pictures(unet))), expected) < SAME
 
 
-def test_motion_layers_too(host, parts, moving, lora, sample, tmp_path):
+def test_motion_layers_act_as_in_the_formula(host, parts, moving, lora, sample, tmp_path):
+    """Against dense deltas in diffusers' own model, which normalises over frames and so differs from ours."""
+    names = host.module("video2lora_core.files.export")
     unet = with_motion(stable_diffusion(parts[0]))
-    assert relative_change(sample(in_place_of(moving, videos(unet))), sample(moving)) < SAME
+    dense = copy.deepcopy(unet)
+    for target in lora.targets:
+        path = target.name.split(".", 1)[1]
+        motion = target.group == "temporal"
+        theirs = names.diffusers_motion_path(path) if motion else names.diffusers_unet_path(path, 2)
+        dense.get_submodule(theirs).weight.data += lora.delta(target.name)
+    plain, expected = (sample(in_place_of(moving, videos(model))) for model in (unet, dense))
+    assert relative_change(expected, plain) > 1e-2
     lora.export(tmp_path / "l.safetensors", "diffusers")
     mixin = diffusers.loaders.StableDiffusionLoraLoaderMixin
     state, alphas, *_ = (*mixin.lora_state_dict(str(tmp_path / "l.safetensors")), None)
     mixin.load_lora_into_unet(state, alphas, unet)
-    expected = sample(apply(host, moving, lora))
-    assert relative_change(expected, sample(moving)) > 1e-2
     assert relative_change(sample(in_place_of(moving, videos(unet))), expected) < SAME

@@ -142,7 +142,7 @@ def test_on_an_area_it_acts_there_alone(host, parts, targets_of, make_lora, movi
         )[0]["samples"]  # fmt: skip
 
     plain, one_side, both = run(None, None), run(hooks, None), run(hooks, hooks)
-    assert torch.equal(one_side[..., 4:], plain[..., 4:])
+    assert relative_change(one_side[..., 4:], plain[..., 4:]) < 1e-5, "but for what batching rounds"
     assert relative_change(one_side[..., :4], plain[..., :4]) > 1e-3
     assert relative_change(one_side[..., :4], both[..., :4]) < 1e-5
 
