@@ -21,7 +21,7 @@ WORKFLOWS = CHECKOUT / "workflows"
 MOVING = CHECKOUT / "docs" / "pictures" / "first_run_moving.webp"
 # Graphs for files that people have and we have not: they are drawn as they lie on the canvas.
 OWN_FILES = ("own_checkpoint", "own_checkpoint_ade")
-SIZE, BACKGROUND, INK = (480, 360), (24, 24, 28), (225, 225, 230)
+SIZE, BACKGROUND, INK = (400, 400), (24, 24, 28), (225, 225, 230)
 MILLISECONDS, QUALITY = 125, 75
 
 
@@ -60,7 +60,7 @@ def map_of(name: str) -> list[Image.Image]:
 
 
 def framed(frames: Sequence[Image.Image]) -> list[Image.Image]:
-    """Frames whole, in pictures of one size: the template browser cuts what is of another shape."""
+    """Frames whole, in square pictures: the template browser cuts what is of another shape."""
     pictures = []
     for frame in frames:
         picture, small = Image.new("RGB", SIZE, BACKGROUND), frame.convert("RGB")
