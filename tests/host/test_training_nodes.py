@@ -16,7 +16,7 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def job(host_path, tmp_path_factory):
+def job(host, tmp_path_factory):
     return write_job(tmp_path_factory.mktemp("nodes"), STEPS, save_every=2)
 
 
