@@ -41,3 +41,13 @@ def assert_patched(weights, originals, *applied):
                 strength = spatial if key.startswith("unet.") else motion
                 expected += strength * lora.delta(key.removesuffix(".weight"))
         assert torch.allclose(weights[key], expected, atol=1e-6, rtol=0), key
+
+
+def in_windows(model, length: int, overlap: int):
+    """MODEL sampled in the host's static context windows over the frames."""
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode as Windows
+
+    # Newer hosts have more inputs.
+    inputs = {item.id: getattr(item, "default", None) for item in Windows.GET_SCHEMA().inputs}
+    inputs |= {"context_length": length, "context_overlap": overlap, "context_schedule": "standard_static"}
+    return Windows.execute(**inputs | {"model": model, "dim": 0}).result[0]

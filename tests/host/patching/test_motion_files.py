@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from ..backbones import motion_state_dict, relative_change
 from ..sampling import encoded, ksampler
+from .loaded import in_windows
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +71,11 @@ def test_a_long_video_runs_in_the_hosts_context_windows(
 ):
     """40 frames where the module knows 24 positions: windows of 16, merged, beside and bare."""
     pytest.importorskip("comfy.context_windows", reason="this ComfyUI has no context windows yet")
-    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
-
     moving = load(host, model)
     positive = encoded(host, parts[1])
-    # Newer hosts have more of them.
-    inputs = {
-        item.id: getattr(item, "default", None) for item in ContextWindowsManualNode.GET_SCHEMA().inputs
-    }
-    inputs |= {"context_length": 16, "context_overlap": 4, "context_schedule": "standard_static", "dim": 0}
 
     def run(model):
-        windowed = ContextWindowsManualNode.execute(**inputs | {"model": model}).result[0]
-        return ksampler(host, windowed, positive, frames=40, steps=1)
+        return ksampler(host, in_windows(model, 16, 4), positive, frames=40, steps=1)
 
     lora = make_lora(targets_of(moving))
     plain = run(moving)

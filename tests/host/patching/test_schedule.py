@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ..backbones import relative_change
+from .loaded import in_windows
 from .test_branch import forward_hooks
 from .test_hooks import guided, hooks_of, scheduled  # noqa: F401
 
@@ -172,18 +173,15 @@ def test_frames_are_counted_in_the_whole_video_under_the_hosts_windows(
     host, parts, patching, targets_of, make_lora, moving, curve
 ):
     """The spatial part alone: what the last of six frames gets, the second window gives its last one."""
-    windows = pytest.importorskip("comfy_extras.nodes_context_windows", reason="this host has no windows")
+    pytest.importorskip("comfy_extras.nodes_context_windows", reason="this host has no windows")
     lora = make_lora(targets_of(moving))
     with torch.inference_mode():
         (positive,) = host.run_node("CLIPTextEncode", clip=parts[1], text="a red ball")
 
     @torch.inference_mode()
     def run(model):
-        windowed = windows.ContextWindowsManualNode.execute(
-            model, 4, 2, "standard_static", 1, False, "pyramid", 0
-        ).result[0]
         return host.run_node(
-            "KSampler", model=windowed, positive=positive, negative=positive,
+            "KSampler", model=in_windows(model, 4, 2), positive=positive, negative=positive,
             latent_image={"samples": torch.zeros(6, 4, 8, 8)}, seed=1, steps=1, cfg=1.0,
             sampler_name="euler", scheduler="normal", denoise=1.0,
         )[0]["samples"]  # fmt: skip
