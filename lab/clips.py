@@ -15,6 +15,7 @@ from torch import Tensor
 
 SIZE = 64  # pixels, height and width
 FRAMES = 8
+FPS = 8
 
 SHAPES = ("disc", "square", "triangle", "ring")
 SHAPE_COLORS = {

@@ -113,6 +113,7 @@ def overridden(settings, changes: dict, pairs: list[str]):
 
 def train(options: argparse.Namespace) -> None:
     """Trains or resumes; leaves hypernet.safetensors in the output folder."""
+    import clips
     from comfy_tools import core_module, host_module
 
     processes = core_module("training.processes").Processes.start("cpu")
@@ -123,7 +124,8 @@ def train(options: argparse.Namespace) -> None:
         torch.manual_seed(settings.seed)
         sources = make_sources(load_file(options.data), clip)
         latents = host_module("layers").latent_settings(model)
-        hypernet = shape.create(targets, settings.seed, backbone="sd1", **latents)
+        seen = {"frames": clips.FRAMES, "fps": clips.FPS, "width": clips.SIZE, "height": clips.SIZE}
+        hypernet = shape.create(targets, settings.seed, backbone="sd1", clip=seen, **latents)
         if options.init is not None:
             hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
         example = None

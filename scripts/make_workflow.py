@@ -37,9 +37,9 @@ EXTRA = {
     "Video2LoRALoadHypernet": 66,
     "Video2LoRAExampleTrainingClips": 20,
     "Video2LoRAReferenceToLoRA": 58,
-    "Video2LoRAApplyAdaptiveLoRA": 90,
-    "Video2LoRAApplyAdaptiveLoRABatch": 90,
-    "Video2LoRAInterpolateAdaptiveLoRAs": 90,
+    "Video2LoRAApplyAdaptiveLoRA": 130,
+    "Video2LoRAApplyAdaptiveLoRABatch": 130,
+    "Video2LoRAInterpolateAdaptiveLoRAs": 130,
     "Video2LoRATrainHypernet": 340,
 }
 
