@@ -89,15 +89,15 @@ def encode_reference(
     frames: Tensor,
     reference_range: tuple[float, float] = NATIVE_RANGE,
     progress: Callable[[int], None] | None = None,
-    pixels_at_once: int = PIXELS_AT_ONCE,
+    pixels_at_once: int | None = None,
 ) -> Tensor:
     """Encode frames (F, H, W, 3) in [0, 1] with the host's VAE to latents (1, C, T, h, w), not scaled.
 
     They come on the device where the host keeps intermediate results. An image VAE gets the clip in pieces
-    of bounded size, `progress(pieces done)` after each one; a video VAE gets it whole. The same frames give
-    the same bits: the host's VAEs return the mode of their distribution, and for one that samples, the random
-    state is seeded for the call. `reference_range` is the range of pixel values the VAE is to see: the host's
-    scaling to another range is undone before.
+    of bounded size (`pixels_at_once`, None: PIXELS_AT_ONCE), `progress(pieces done)` after each one; a video
+    VAE gets it whole. The same frames give the same bits: the host's VAEs return the mode of their
+    distribution, and for one that samples, the random state is seeded for the call. `reference_range` is the
+    range of pixel values the VAE is to see: the host's scaling to another range is undone before.
     """
     pixels = _to_reference_range(vae, frames, reference_range)
     pieces = _pieces(frames, pixels_at_once) if vae.latent_dim == 2 else [_whole_latents(vae, frames)]
@@ -132,8 +132,8 @@ def hypernet_to_device(model: Video2LoRA, latents: Tensor) -> torch.device:
     return patcher.load_device
 
 
-def _pieces(frames: Tensor, pixels_at_once: int = PIXELS_AT_ONCE) -> list[slice]:
-    step = max(1, pixels_at_once // (frames.shape[1] * frames.shape[2]))
+def _pieces(frames: Tensor, pixels_at_once: int | None = None) -> list[slice]:
+    step = max(1, (pixels_at_once or PIXELS_AT_ONCE) // (frames.shape[1] * frames.shape[2]))
     return [slice(first, first + step) for first in range(0, frames.shape[0], step)]
 
 

@@ -3,6 +3,8 @@
 Every graph samples, the LoRA changes it, merged and beside the weights alike, and the MODEL is as before.
 """
 
+import sys
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -46,7 +48,8 @@ def check(host, patching, targets_of):
         beside = graph(patching.apply_adaptive_lora(attached, lora, 0.5, 0.5, "beside")[0])
         assert without.isfinite().all() and relative_change(merged, without) > CHANGED
         assert relative_change(beside, merged) < SAME
-        assert torch.equal(graph(attached), without)
+        # The weights return bit for bit; where they lie in memory need not, and with it the rounding of sums.
+        assert relative_change(graph(attached), without) < 1e-5
         comfy.model_management.unload_all_models()
         after = attached.model.state_dict()
         assert all(torch.equal(after[key], value) for key, value in before.items() if key in after)
@@ -99,6 +102,13 @@ LAYOUTS = {
 }
 
 
+def normalise_each_frame_alone(monkeypatch):
+    """ADE lets the UNet's GroupNorm see all frames with modules of the first version; we do not."""
+    (sampling,) = (module for name, module in sys.modules.items() if name.endswith("animatediff.sampling"))
+    group_norm = torch.nn.GroupNorm.forward
+    monkeypatch.setattr(sampling, "groupnorm_mm_factory", lambda params, manual_cast=False: group_norm)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_beyond_v3(host, patching, model, texts, check, layout, monkeypatch, request):
     """v1 to v3 are in test_ade; here the others, in our loader, and in ADE where it is found."""
@@ -126,6 +136,7 @@ def test_layouts_beyond_v3(host, patching, model, texts, check, layout, monkeypa
     if family == "sdxl":
         for width, own in zip((320, 640, 1280), XL_CHANNELS, strict=True):
             monkeypatch.setitem(ADE_CHANNELS, width, own)
+    normalise_each_frame_alone(monkeypatch)
     theirs = ade.run_node(
         "ADE_AnimateDiffLoaderGen1", model=base, model_name=f"{layout}.safetensors", beta_schedule=schedule
     )[0]

@@ -98,7 +98,7 @@ def test_a_grid_has_rows_and_labels(host):
     grid = host.module("nodes.host.comparison").grid
     clips = [(f"clip {n}", torch.full((n, 32, 48, 3), n / 4)) for n in (1, 2, 3)]
     frames = grid(clips, 2, 32)
-    assert frames.shape == (3, 2 * (256 + 22) + 4, 2 * 384 + 4, 3)
+    assert frames.shape == (3, 2 * (256 + 34) + 4, 2 * 384 + 4, 3)
     assert torch.allclose(frames[:, 100, 100], torch.tensor(0.25), atol=1e-3)
     assert torch.allclose(frames[:, 100, 500], torch.tensor(0.5), atol=1e-3)
     assert torch.allclose(frames[:, 400, 100], torch.tensor(0.75), atol=1e-3)

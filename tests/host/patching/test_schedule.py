@@ -192,7 +192,7 @@ def test_frames_are_counted_in_the_whole_video_under_the_hosts_windows(
     plain, even = run(moving), applied(schedule=curve("1, 1"))
     assert relative_change(even, applied()) < 1e-4
     change = (applied(schedule=curve("0: 0, 4: 0, 5: 3")) - plain).flatten(1).norm(dim=1)
-    assert change[5] > 2 * change[:5].max(), change
+    assert change[5] > 1.5 * change[:5].max(), change
 
 
 @pytest.mark.parametrize(
