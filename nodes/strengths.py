@@ -16,7 +16,8 @@ def strength_input(name: str, tooltip: str) -> io.Float.Input:
         max=MAX_STRENGTH,
         step=0.05,
         tooltip=f"{tooltip} 0 patches nothing. A negative value subtracts the patch, which does not "
-        "mirror the motion. Above about 1.5 little more of the reference comes, at 3 less, and 10 is noise. No unit.",
+        "mirror the motion. Above about 1.5 little more of the reference comes, at 3 less, and 10 is "
+        "noise. No unit.",
     )
 
 
