@@ -179,8 +179,9 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
     ),
     "refine_on_reference": (
         "**For what the hypernetwork never saw.**\n\nThe prediction is optimised on its reference, about a "
-        "minute here.\n\nUnlink *adaptive_lora*, and it starts from nothing and needs no hypernetwork.",
-        270,
+        "minute here.\n\nUnlink *adaptive_lora*, and it starts from nothing and needs no hypernetwork.\n\n"
+        "*Compare* has the prediction as it was under *without*.",
+        310,
         (
             CHOOSE,
             step("Predict", "2", "6", "19", width=REFERENCE),
@@ -206,8 +207,9 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
     ),
     "interpolate_over_frames": (
         "**From one reference to another.**\n\n*frames* is the share of the second over the video: "
-        "0, 0, 1, 1 holds the first, changes in the middle, and holds the second.",
-        220,
+        "0, 0, 1, 1 holds the first, changes in the middle, and holds the second.\n\n"
+        "*Compare* has the second reference under *without*.",
+        270,
         (
             CHOOSE_TWO,
             PREDICT_TWO,
