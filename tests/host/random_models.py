@@ -39,7 +39,13 @@ def make_random_models(folder: Path, host: Host, seed: int = 0) -> None:
     targets = host.module("nodes.host.layers").list_targets(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        hypernet = host.core.Video2LoRA.create(targets, latent_channels=4, down_dim=16, up_dim=8)
+        hypernet = host.core.Video2LoRA.create(
+            targets,
+            latent_channels=4,
+            down_dim=16,
+            up_dim=8,
+            clip={"frames": 8, "fps": 8, "width": 64, "height": 64},
+        )
     with torch.no_grad():
         for parameter in hypernet.auxiliary.parameters():
             parameter.mul_(100.0)
