@@ -2,6 +2,7 @@
 
 from comfy_api.latest import InputImpl, io
 
+from ..video2lora_core.errors import Video2LoRAError
 from .host import files
 from .host.example_clips import make_example_clips
 from .schema import SEARCH_ALIASES, describe
@@ -30,6 +31,14 @@ class ExampleReference(io.ComfyNode):
             ],
             outputs=[io.Video.Output(tooltip="The clip, for Reference Video → LoRA.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, clip: str | None) -> bool | str:
+        """Refuse before execution a name that is not among the clips; a linked one is known later."""
+        try:
+            return clip is None or bool(files.example_clip(clip))
+        except Video2LoRAError as error:
+            return str(error)
 
     @classmethod
     def execute(cls, clip: str) -> io.NodeOutput:
