@@ -11,6 +11,20 @@ from .schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
 STEM = "video2lora_compare"
 
 
+def video_inputs(name: str) -> list[io.Float.Input | io.String.Input]:
+    """The rate and the name of the video that a node saves."""
+    return [
+        io.Float.Input(
+            "fps", default=8.0, min=0.5, max=120.0, step=0.5, tooltip="Frames per second of all clips."
+        ),
+        io.String.Input(
+            "filename_prefix",
+            default=f"video2lora/{name}",
+            tooltip="How the mp4's name in the output folder begins; a number follows.",
+        ),
+    ]
+
+
 class Compare(io.ComfyNode):
     """One picture of what the reference did to the result."""
 
@@ -39,19 +53,7 @@ class Compare(io.ComfyNode):
                     optional=True,
                     tooltip="The decoded frames without it, from the same seed.",
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=8.0,
-                    min=0.5,
-                    max=120.0,
-                    step=0.5,
-                    tooltip="Frames per second of all clips.",
-                ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="video2lora/compare",
-                    tooltip="How the mp4's name in the output folder begins; a number follows.",
-                ),
+                *video_inputs("compare"),
             ],
             outputs=[
                 io.Video.Output(display_name="comparison", tooltip="The same as a video."),
@@ -96,19 +98,7 @@ class ResultsGrid(io.ComfyNode):
                 io.Int.Input(
                     "columns", default=3, min=1, max=16, tooltip="How many clips stand in a row of the grid."
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=8.0,
-                    min=0.5,
-                    max=120.0,
-                    step=0.5,
-                    tooltip="Frames per second of all clips.",
-                ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="video2lora/grid",
-                    tooltip="How the mp4's name in the output folder begins; a number follows.",
-                ),
+                *video_inputs("grid"),
                 io.String.Input(
                     "names",
                     optional=True,

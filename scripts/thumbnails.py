@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageSequence
 from demo.video_files import read_video
 from tools.comfy.client import VIDEO_SUFFIXES, output_files
 from tools.comfy.server import CHECKOUT, ComfyServer
+from video2lora_core.pictures import write_webp
 
 WORKFLOWS = CHECKOUT / "workflows"
 MOVING = CHECKOUT / "docs" / "pictures" / "first_run_moving.webp"
@@ -72,20 +73,6 @@ def framed(frames: Sequence[Image.Image]) -> list[Image.Image]:
     return pictures
 
 
-def save_moving(path, frames: Sequence[Image.Image]) -> None:
-    """Write frames as a WebP that loops for ever."""
-    frames[0].save(
-        path,
-        format="WEBP",
-        save_all=True,
-        append_images=frames[1:],
-        duration=MILLISECONDS,
-        loop=0,
-        quality=QUALITY,
-        method=6,
-    )
-
-
 def main() -> None:
     """Run the graphs one after the other."""
     names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -93,9 +80,9 @@ def main() -> None:
         for name in names:
             print(name, flush=True)
             frames = map_of(name) if name in OWN_FILES else result(server, name)
-            save_moving(WORKFLOWS / f"{name}.jpg", framed(frames))
+            write_webp(WORKFLOWS / f"{name}.jpg", framed(frames), MILLISECONDS, QUALITY)
             if name == "first_run":
-                save_moving(MOVING, frames)
+                write_webp(MOVING, frames, MILLISECONDS, QUALITY)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
+import comfy.model_management
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -36,9 +37,21 @@ RECOMPUTED = (openaimodel.ResBlock, comfy.ldm.modules.attention.SpatialTransform
 
 @contextmanager
 def training_mode() -> Iterator[None]:
-    """Outside of inference mode, with gradients; what the host turned off is off again afterwards."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
+    """Outside of inference mode, with gradients; what the host turned off is off again afterwards.
+
+    Newer hosts have a flag of their own for training: with it set their models leave out fused kernels that
+    no gradient goes through, such as rotary embeddings in Wan.
+    """
+    host = comfy.model_management
+    before = getattr(host, "in_training", None)
+    try:
+        if before is not None:
+            host.in_training = True
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        if before is not None:
+            host.in_training = before
 
 
 class HostDenoiser:
