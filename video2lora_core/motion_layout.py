@@ -15,7 +15,7 @@ from .decoder import sinusoid_table
 from .errors import Video2LoRAError
 
 HEADS = 8
-LCM_POSITIONS = 64
+LCM_POSITIONS, V3_POSITIONS, XL_BLOCKS = 64, 32, 3
 _PREFIX = "module."
 _HOTSHOT = re.compile(r"\.temporal_attentions\.([0-9]+)\.")
 _QUERY = re.compile(r"(?<=\.attention_blocks\.[0-9])\.to_q\.weight$")
@@ -46,6 +46,15 @@ class MotionLayout:
     down: tuple[tuple[TransformerLayout, ...], ...]
     up: tuple[tuple[TransformerLayout, ...], ...]
     mid: tuple[TransformerLayout, ...] = ()
+
+    @property
+    def normalises_over_frames(self) -> bool:
+        """Whether the UNet it was trained in normalised all frames of a video together: v1 and its kind.
+
+        Told as AnimateDiff-Evolved tells it: v2 has a mid block, v3 tables of 32 rows; SDXL's have three
+        blocks and are all of the first kind.
+        """
+        return not self.mid and (len(self.down) == XL_BLOCKS or self.down[0][0].positions != V3_POSITIONS)
 
     @classmethod
     def symmetric(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -164,13 +165,15 @@ class TemporalLayers:
     ) -> torch.Tensor:
         """The UNet's output for x (conditions · videos · frames, C, H, W), its frames seeing each other."""
         options = {} if transformer_options is None else transformer_options
-        slots, frames = temporal_slots(executor.class_obj), frames_in_batch(x, options)
-        hooks = []
+        unet, frames = executor.class_obj, frames_in_batch(x, options)
+        slots, hooks = temporal_slots(unet), []
+        joined = (unet, self.motion_model) if self.motion_model.layout.normalises_over_frames else ()
         try:
             for section, modules in motion_modules_of(self.motion_model).items():
                 for (_, module), (_, layer, _) in zip(modules, slots[section], strict=False):
                     hooks.append(layer.register_forward_hook(_followed_by(module, frames)))
-            return executor(x, timesteps, context, y, control, options, **kwargs)
+            with normalised_over_frames(joined, frames):
+                return executor(x, timesteps, context, y, control, options, **kwargs)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -178,6 +181,31 @@ class TemporalLayers:
 
 def _followed_by(module: VanillaTemporalModule, frames: int):
     return lambda _layer, _inputs, output: module(output, frames)
+
+
+@contextmanager
+def normalised_over_frames(parts: Iterable[torch.nn.Module], frames: int) -> Iterator[None]:
+    """Every GroupNorm in these parts takes its statistics over the frames of a video, inside the block.
+
+    As AnimateDiff-Evolved has it for motion modules before v2. Parts work on (videos * frames, C, H, W).
+    """
+
+    def joined(_norm, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        # (videos, C, frames * H, W): to a GroupNorm the frames of a video are one picture.
+        return inputs[0].unflatten(0, (-1, frames)).transpose(1, 2).flatten(2, 3)
+
+    def apart(_norm, _inputs, output: torch.Tensor) -> torch.Tensor:
+        return output.unflatten(2, (frames, -1)).transpose(1, 2).flatten(0, 1)
+
+    hooks = []
+    try:
+        for module in (module for part in parts for module in part.modules()):
+            if isinstance(module, torch.nn.GroupNorm):
+                hooks += [module.register_forward_pre_hook(joined), module.register_forward_hook(apart)]
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def frames_in_batch(x: torch.Tensor, transformer_options: Mapping[str, Any]) -> int:

@@ -8,11 +8,10 @@ trained on is a private copy, made outside of it. Everything in this module must
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import comfy.ldm.modules.attention
-import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
 import comfy.model_management
 import comfy.samplers
 import torch
@@ -20,19 +19,22 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.checkpoint import checkpoint
 
 from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.writing import tensors_fingerprint
-from ...video2lora_core.motion_module import VanillaTemporalModule
 from ...video2lora_core.spec import LayerTarget
-from .animatediff import MOTION_KEY, TemporalLayers, clone_model, motion_patchers
+from .animatediff import (
+    MOTION_KEY,
+    TemporalLayers,
+    clone_model,
+    motion_patchers,
+    normalised_over_frames,
+)
 from .branch import runs_beside
 from .layers import scopes
 from .patching import settle_or_refuse
 from .private_copy import private_copy
-
-RECOMPUTED = (openaimodel.ResBlock, comfy.ldm.modules.attention.SpatialTransformer, VanillaTemporalModule)
+from .recompute import recompute_in_backward
 
 
 @contextmanager
@@ -102,9 +104,11 @@ class HostDenoiser:
                 part.to(weight_dtype)
             copied.diffusion_model.dtype = weight_dtype
             copied.manual_cast_dtype = None
+        self._joined = any(part.layout.normalises_over_frames for part in own)
+        self._frames = 1
         if recompute:
             for part in (copied.diffusion_model, *own):
-                _recompute_in_backward(part)
+                recompute_in_backward(part, self._as_in_forward)
 
     @property
     def num_timesteps(self) -> int:
@@ -134,6 +138,7 @@ class HostDenoiser:
         whole = self._model.latent_format.latent_dimensions == 3
         rows = 1 if whole else frames
         images = noisy if whole else noisy.transpose(1, 2).flatten(0, 1)
+        self._frames = frames
         for motion in self._motion:
             motion.set_video_length(frames, frames)
         with self._saved_apart() if whole else nullcontext():
@@ -145,6 +150,9 @@ class HostDenoiser:
                 **self._further_conditions(images[:rows], batch),
             )
         return denoised if whole else denoised.unflatten(0, (batch, frames)).transpose(1, 2)
+
+    def _as_in_forward(self, module: nn.Module) -> AbstractContextManager:
+        return normalised_over_frames((module,) if self._joined else (), self._frames)
 
     def _saved_apart(self) -> saved_tensors_hooks:
         """What backward needs is kept as copies: the host's video models change activations in place."""
@@ -285,16 +293,3 @@ def _motion_models(model: ModelPatcher, counterparts: dict[int, Any]) -> list[nn
             if hasattr(part, "set_video_length") and id(part) in counterparts:
                 copies.append(counterparts[id(part)])
     return copies
-
-
-def _recompute_in_backward(part: nn.Module) -> None:
-    for module in part.modules():
-        if isinstance(module, RECOMPUTED):
-            module.forward = _recomputing(module.forward)
-
-
-def _recomputing(forward):
-    def recompute(*args, **kwargs):
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-    return recompute

@@ -3,7 +3,6 @@
 Every graph samples, the LoRA changes it, merged and beside the weights alike, and the MODEL is as before.
 """
 
-import sys
 
 import pytest
 import torch
@@ -94,27 +93,22 @@ XL = {
     "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 2], "transformer_depth": [0, 0, 1, 1, 1, 1],
     "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
 }  # fmt: skip
-# How files are laid out, and the noise schedule that ADE chooses by itself or is told.
+# How files of the first version are laid out, and the noise schedule that ADE chooses by itself or is told.
 LAYOUTS = {
+    "v1": ("sd1", dict, "autoselect"),
     "animatelcm": ("sd1", without_positions, "linear (HotshotXL/default)"),
     "sdxl_beta": ("sdxl", dict, "autoselect"),
     "hotshotxl": ("sdxl", hotshot, "autoselect"),
 }
 
 
-def normalise_each_frame_alone(monkeypatch):
-    """ADE lets the UNet's GroupNorm see all frames with modules of the first version; we do not."""
-    (sampling,) = (module for name, module in sys.modules.items() if name.endswith("animatediff.sampling"))
-    group_norm = torch.nn.GroupNorm.forward
-    monkeypatch.setattr(sampling, "groupnorm_mm_factory", lambda params, manual_cast=False: group_norm)
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_beyond_v3(host, patching, model, texts, check, layout, monkeypatch, request):
-    """v1 to v3 are in test_ade; here the others, in our loader, and in ADE where it is found."""
+    """v2 and v3 are in test_ade; here those that normalise over frames, in our loader and in ADE."""
     family, changed, schedule = LAYOUTS[layout]
     channels = CHANNELS if family == "sd1" else XL_CHANNELS
-    state = changed(motion_state_dict(channels=channels, pe_length=64 if family == "sd1" else 32))
+    positions = {"v1": 24, "animatelcm": 64}.get(layout, 32)
+    state = changed(motion_state_dict(channels=channels, pe_length=positions))
     folder = host.models / "animatediff_models"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / f"{layout}.safetensors")
@@ -136,7 +130,6 @@ def test_layouts_beyond_v3(host, patching, model, texts, check, layout, monkeypa
     if family == "sdxl":
         for width, own in zip((320, 640, 1280), XL_CHANNELS, strict=True):
             monkeypatch.setitem(ADE_CHANNELS, width, own)
-    normalise_each_frame_alone(monkeypatch)
     theirs = ade.run_node(
         "ADE_AnimateDiffLoaderGen1", model=base, model_name=f"{layout}.safetensors", beta_schedule=schedule
     )[0]
