@@ -3,7 +3,6 @@
 Every graph samples, the LoRA changes it, merged and beside the weights alike, and the MODEL is as before.
 """
 
-
 import pytest
 import torch
 from safetensors.torch import save_file

@@ -7,6 +7,7 @@ import torch
 
 from .backbones import relative_change
 from .families import FAMILIES, conditioning, make_family, sample_family
+from .vaes import make_vae
 
 SAME = 1e-4
 CHANGED = 1e-2
@@ -51,14 +52,41 @@ def make_hypernet(host, layers):
 
 
 @pytest.fixture(scope="module")
-def lora(model, name, spec, make_hypernet):
-    """Predicted from latents as the family's VAE gives them."""
+def vae(host, name):
+    """The family's own VAE, small and random."""
+    with pytest.MonkeyPatch.context() as patched:
+        yield make_vae(name, patched)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return torch.rand(9, 64, 64, 3, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.fixture(scope="module")
+def lora(host, model, name, spec, make_hypernet, vae, frames):
+    """What *Reference Video → LoRA* predicts with the family's VAE; its latents are as MODEL scales them."""
     hypernet = make_hypernet(model, spec("attention_feed_forward"))
-    shape = (1, model.model.latent_format.latent_channels, 3, 8, 8)
-    latents = torch.randn(shape, generator=torch.Generator().manual_seed(7))
-    scaled = model.model.process_latent_in(latents)
-    assert torch.allclose(hypernet.config.scaled(latents), scaled, atol=1e-5, rtol=1e-5)
-    return hypernet.predict(hypernet.config.scaled(latents))[0]
+    prediction = host.module("nodes.host.prediction")
+    latents = prediction.encode_reference(vae, frames)
+    dimensions, channels = vae.latent_dim, hypernet.config.latent_channels
+    assert latents.shape[1] == channels and latents.shape[2] == (9 if dimensions == 2 else vae_frames(name))
+    scaled = model.model.process_latent_in(latents if dimensions == 3 else latents[0].movedim(1, 0))
+    if dimensions == 2:
+        scaled = scaled.movedim(0, 1)[None]
+    own = hypernet.config.scaled(latents)
+    assert torch.allclose(own, scaled, atol=1e-5, rtol=1e-5)
+    predicted = host.run_node(
+        "Video2LoRAReferenceToLoRA", hypernet=hypernet, vae=vae, frames=frames, frame_count=9, start=0,
+        stride=1, longest_side=64, iterations=1,
+    )[0]  # fmt: skip
+    assert torch.equal(predicted.weights, hypernet.predict(own, iterations=1)[0].weights)
+    return predicted
+
+
+def vae_frames(name):
+    """Latent frames of nine: LTX-Video's VAE takes eight at a time after the first, the others four."""
+    return 2 if name == "ltxv" else 3
 
 
 def weights_of(model):
@@ -153,27 +181,11 @@ def test_the_graph_reads_its_hypernetwork_and_its_lora_again(host, model, name, 
     assert picture.ndim == 4
 
 
-class LatentsOfAVae:
-    """What a family's VAE gives, without one: latents in its format, the same for the same clip."""
-
-    def __init__(self, model):
-        latent_format = model.model.latent_format
-        self.latent_channels, self.latent_dim = latent_format.latent_channels, latent_format.latent_dimensions
-        self.downscale_index_formula = (4, 8, 8)
-
-    def encode(self, pixels):
-        frames = 2 if self.latent_dim == 3 else pixels.shape[0]
-        shape = (1, self.latent_channels, frames, 8, 8)
-        latents = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-        return latents if self.latent_dim == 3 else latents[0].transpose(0, 1)
-
-
-def test_refining_makes_a_lora_where_there_is_no_hypernetwork(host, model, name):
+def test_refining_makes_a_lora_where_there_is_no_hypernetwork(host, model, name, vae, frames):
     """The graph's way to one for any family: *Refine* from nothing, with shared matrices from a seed."""
-    frames = torch.rand(5, 64, 64, 3, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         refined, curve = host.run_node(
-            "Video2LoRARefineAdaptiveLoRA", model=model, vae=LatentsOfAVae(model),
+            "Video2LoRARefineAdaptiveLoRA", model=model, vae=vae,
             positive=conditioning(name), frames=frames, steps=3, rate=0.05, draws=2, refine_seed=1,
             precision="fp32", gradient_checkpointing=False,
         )[:2]  # fmt: skip
