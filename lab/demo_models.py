@@ -23,7 +23,7 @@ class DemoModels:
     """Backbone, motion module, VAE and hypernetwork; `comfy_tools.start_host` must have been called.
 
     models: a folder like demo/models. hypernet: its file, when it lies elsewhere. `denoiser` is the backbone
-    as training sees it.
+    as training sees it, `patcher` as the host does.
     """
 
     def __init__(self, models: Path = comfy_tools.MODELS, hypernet: Path | None = None) -> None:
@@ -33,11 +33,11 @@ class DemoModels:
         model, self._clip, _ = host_module("small_checkpoint").load_small_checkpoint(str(models / BACKBONE))
         model = host_module("animatediff").attach_motion_model(model, str(models / MOTION))
         self.hypernet = core_module("model").Video2LoRA.load(hypernet or models / HYPERNET)
-        self.vae = VAECodec(models / BACKBONE)
+        self.patcher, self.vae = model, VAECodec(models / BACKBONE)
         self._tokens = CaptionTokens()
         with self.ready():
             self.denoiser = host_module("denoiser").HostDenoiser(model, list(self.hypernet.targets))
-            self._branches = core_module("adapters").AdapterBranches(self.denoiser.modules())
+            self.branches = core_module("adapters").AdapterBranches(self.denoiser.modules())
         timesteps = torch.linspace(TIMESTEPS - 1, 0, STEPS).long()
         self._ladder = list(zip(timesteps, sigma_table()[timesteps], strict=True))
 
@@ -48,28 +48,34 @@ class DemoModels:
             return torch.cat(parts)
 
     def sample(
-        self, noise: Tensor, captions: list[str], weights: Tensor | None = None, strength: float = 1.0
+        self,
+        noise: Tensor,
+        captions: list[str],
+        weights: Tensor | None = None,
+        strength: float = 1.0,
+        matrices=None,
     ) -> Tensor:
         """Clips (B, 3, F, 8H, 8W) in 0..1 from unit noise (B, 4, F, H, W), as the host's KSampler makes them
         in 20 steps of euler, schedule normal, cfg 1; sample i with the LoRA of weights[i] at this strength.
+        matrices: what expands them (`OneCondition`, `Video2LoRA`), the hypernetwork's if None.
         """
-        done = []
+        done, matrices = [], matrices or self.hypernet
         for start in range(0, len(noise), BATCH):
             few = slice(start, start + BATCH)
             own = None if weights is None else weights[few]
-            done.append(self.vae.decode(self._sample_batch(noise[few], captions[few], own, strength)))
+            done.append(self.vae.decode(self._sample_batch(noise[few], captions[few], own, strength, matrices)))
         return torch.cat(done)
 
     def _sample_batch(
-        self, noise: Tensor, captions: list[str], weights: Tensor | None, strength: float
+        self, noise: Tensor, captions: list[str], weights: Tensor | None, strength: float, matrices
     ) -> Tensor:
         with self.ready():
             context = self.encode_texts(captions)
             if weights is None:
                 return self._euler(noise, context)
-            factors = self.hypernet.batched_factors(weights)
+            factors = matrices.batched_factors(weights)
             factors = {name: (up * strength, down) for name, (up, down) in factors.items()}
-            with self._branches.attached(factors):
+            with self.branches.attached(factors):
                 return self._euler(noise, context)
 
     def _euler(self, noise: Tensor, context: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
-"""What refining is worth for kinds that the demo's hypernetwork never saw: flashes and rolls to the left.
+"""What refining is worth, for kinds that the demo's hypernetwork never saw and for looks that it never saw.
 
     python lab/measure_refine.py --references 16 --scenes 2
 
-Every reference is refined by itself, from its prediction and from nothing, and makes new videos of other
-contents. Recognised: by the judge. Content kept: shape, colour and field as without a LoRA; beside it what
-the backbone gets when it is told in words, since a flash hides shapes from the judge. CPU seconds are those
-of one reference on one thread. Writes lab/refine.json.
+Every reference is refined by itself and makes new videos of other contents. Two sets: flashes and rolls to
+the left, which were held out; and moves and zooms of photographs and emoji, whose looks were. Recognised: by
+the judge. Content kept: shape, colour and field as without a LoRA; beside it what the backbone makes when it
+is told in words, since a flash hides shapes from the judge. Loss: the diffusion loss of the reference at the
+same 32 noise levels each time. From nothing as the node does it, with matrices from a seed, and with the
+hypernetwork's own. CPU seconds are those of one reference on one thread.
+
+Writes lab/refine.json after every measurement, and goes on from it: delete it to measure all again.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import captions
 import clips
 import comfy_tools
 import conditions
+import foreign_sets
 import torch
 from comfy_tools import core_module, host_module, start_host
 from evaluation_sets import Scene
@@ -28,50 +33,72 @@ from judge import ATTRIBUTES, JUDGE_FILE, load_judge
 from torch import Tensor
 
 SEED = 2_000_000
-WINDOW = 5
+DRAWS = 32
+SETS = ("held_out_kinds", "unseen_looks")
 
 
 class Bench:
-    """References of held-out kinds, and scenes of other contents to make with them."""
+    """References of one set, and scenes of other contents to make with them."""
 
-    def __init__(self, models, judge, references: int, scenes: int) -> None:
+    def __init__(self, models, judge, name: str, references: int, scenes: int, seed: int = SEED) -> None:
         self.models, self.judge, self.scenes = models, judge, scenes
-        generator = torch.Generator().manual_seed(SEED)
-        kinds = ("flash", "roll")
-        drawn = [
-            conditions.draw_matching((kind,), references // 2, generator, conditions.is_held_out_kind)
-            for kind in kinds
-        ]
-        self.semantics = clips.join(*drawn)
+        generator = torch.Generator().manual_seed(seed)
+        if name == "held_out_kinds":
+            drawn = [
+                conditions.draw_matching((kind,), references // 2, generator, conditions.is_held_out_kind)
+                for kind in ("flash", "roll")
+            ]
+            self.semantics = clips.join(*drawn)
+            content = clips.make_visible(clips.draw_content(references, generator), self.semantics)
+            self.video = clips.render(content, self.semantics)
+            self.prompts = [captions.content_caption(content, i) for i in range(references)]
+        else:
+            found, _ = foreign_sets.families(generator)
+            drawn = [
+                foreign_sets.draw(kind, found[-1], references // 2, generator)
+                for kind in ("over_pictures", "zoom")
+            ]
+            self.semantics = clips.join(*(semantics for semantics, _ in drawn))
+            self.video = torch.cat([video for _, video in drawn])
+            self.prompts = [""] * references
         self.wanted = conditions.class_of(self.semantics).repeat_interleave(scenes)
-        content = clips.make_visible(clips.draw_content(len(self.semantics), generator), self.semantics)
-        self.video = clips.render(content, self.semantics)
-        self.prompts = [captions.content_caption(content, i) for i in range(len(self.semantics))]
         self.scene = Scene.draw(references * scenes, generator, patterned=True)
         self.bare = judge.decide(models.sample(self.scene.noise, self.scene.prompts))
+        with models.ready():
+            self.latents, self.texts = models.vae.encode(self.video), models.encode_texts(self.prompts)
 
-    def refine(self, start: Tensor | None, settings) -> tuple[Tensor, Tensor, float]:
-        """Refined vectors (R, N, D) from predictions or from nothing, losses (R, steps), CPU seconds each."""
-        core = core_module("training.refine")
-        with self.models.ready():
-            latents, texts = self.models.vae.encode(self.video), self.models.encode_texts(self.prompts)
-        found, losses, began = [], [], time.process_time()
-        for index in range(len(self.video)):
-            own = replace(settings, seed=index)
-            origin = core.usual_start(self.models.hypernet, index) if start is None else start[index]
+    def refine(self, model, start: Tensor | None, settings) -> tuple[Tensor, float]:
+        """Vectors (R, N, D) refined from `start` (R, N, D) or from nothing, and the CPU seconds of each."""
+        core, found, began = core_module("training.refine"), [], time.process_time()
+        for index, (latents, text) in enumerate(zip(self.latents, self.texts, strict=True)):
+            origin = core.usual_start(model, index) if start is None else start[index]
             with host_module("denoiser").training_mode():
-                weights, curve = core.refine(
-                    self.models.hypernet,
+                weights, _ = core.refine(
+                    model,
                     self.models.denoiser,
-                    latents[index].clone(),
-                    texts[index : index + 1].clone(),
+                    latents.clone(),
+                    text[None].clone(),
                     origin,
-                    own,
+                    replace(settings, seed=index),
                 )
             found.append(weights)
-            losses.append(curve)
-        seconds = (time.process_time() - began) / len(self.video)
-        return torch.stack(found), torch.tensor(losses), seconds
+        return torch.stack(found), round((time.process_time() - began) / len(found), 1)
+
+    def loss(self, model, weights: Tensor) -> float:
+        """The mean diffusion loss of the references, each with its own vectors."""
+        denoiser, branches = self.models.denoiser, self.models.branches
+        generator = torch.Generator().manual_seed(SEED)
+        noise = torch.randn(DRAWS, *self.latents.shape[1:], generator=generator)
+        steps = ((torch.arange(DRAWS) + 0.5) / DRAWS * denoiser.num_timesteps).long()
+        losses = []
+        with self.models.ready():
+            for latents, text, own in zip(self.latents, self.texts, weights, strict=True):
+                clean, words = latents.expand_as(noise), text.expand(DRAWS, -1, -1)
+                factors = model.batched_factors(own.expand(DRAWS, -1, -1))
+                with branches.attached(factors):
+                    found = denoiser.forward(denoiser.add_noise(clean, noise, steps), steps, words)
+                losses.append((found - denoiser.target(clean, noise, steps)).square().mean())
+        return round(float(torch.stack(losses).mean()), 4)
 
     def told(self) -> dict:
         """Figures of videos whose prompts say in words what happens, without a LoRA."""
@@ -79,23 +106,26 @@ class Bench:
         prompts = self.scene.told(self.semantics.pick(repeated))
         return self._figures(self.models.sample(self.scene.noise, prompts))
 
-    def figures(self, weights: Tensor) -> dict:
-        """Recognised and content kept, with standard errors over the videos."""
+    def figures(self, model, weights: Tensor) -> dict:
+        """Loss, recognised and content kept, with standard errors over the videos."""
         repeated = weights.repeat_interleave(self.scenes, 0)
-        return self._figures(self.models.sample(self.scene.noise, self.scene.prompts, repeated))
+        video = self.models.sample(self.scene.noise, self.scene.prompts, repeated, matrices=model)
+        return {"loss": self.loss(model, weights)} | self._figures(video)
 
     def _figures(self, video: Tensor) -> dict:
         decided = self.judge.decide(video)
         right = (decided["semantics"] == self.wanted).float()
         kept = torch.stack([(decided[key] == self.bare[key]).float() for key in ATTRIBUTES]).mean(0)
         by_kind = {
-            conditions.CLASSES[index]: round(float(right[self.wanted == index].mean()), 3)
+            conditions.CLASSES[index]: [
+                round(float(values[self.wanted == index].mean()), 3) for values in (right, kept)
+            ]
             for index in self.wanted.unique().tolist()
         }
         return {
             **mean_and_error("recognised", right),
             **mean_and_error("content_kept", kept),
-            "by_kind": by_kind,
+            "recognised_and_kept_by_kind": by_kind,
         }
 
 
@@ -105,9 +135,28 @@ def mean_and_error(name: str, values: Tensor) -> dict[str, float]:
     return {name: round(float(values.mean()), 3), f"{name}_standard_error": round(error, 3)}
 
 
-def smoothed(losses: Tensor) -> Tensor:
-    """Mean loss of all references (R, steps), averaged over WINDOW steps: (steps - WINDOW + 1,)."""
-    return losses.mean(0).unfold(0, WINDOW, 1).mean(1)
+def seeded(models):
+    """What the node expands from when it is given no LoRA: matrices from a seed."""
+    made = host_module("refine").seeded_matrices(models.patcher, 0)
+    made.batched_factors = lambda weights: made.auxiliary.expand(weights, made.config.alpha)
+    return made
+
+
+def measurements(bench: Bench, settings, model):
+    """Name and figures, one after another; each is a function so that it can be left out."""
+    own, predicted = bench.models.hypernet, bench.models.predict(bench.video)
+
+    def refined(expander, start, steps):
+        weights, seconds = bench.refine(expander, start, replace(settings, steps=steps))
+        return {"steps": steps, "cpu_seconds": seconds} | bench.figures(expander, weights)
+
+    full, third = settings.steps, settings.steps // 3
+    yield "told_in_words", bench.told
+    yield "predicted", lambda: bench.figures(own, predicted)
+    yield "refined", lambda: refined(own, predicted, full)
+    yield "refined_a_third", lambda: refined(own, predicted, third)
+    yield "from_nothing", lambda: refined(model, None, full)
+    yield "from_nothing_own_matrices", lambda: refined(own, None, full)
 
 
 def main() -> None:
@@ -116,47 +165,26 @@ def main() -> None:
     )
     parser.add_argument("--references", type=int, default=16)
     parser.add_argument("--scenes", type=int, default=2, help="videos made of each reference")
-    parser.add_argument("--steps", type=int, help="from the prediction; by default those of the node")
-    parser.add_argument("--from-nothing", type=int, default=0, help="steps from nothing; 0: not measured")
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
     parser.add_argument("--out", type=Path, default=comfy_tools.ROOT / "lab" / "refine.json")
     options = parser.parse_args()
+    found = json.loads(options.out.read_text()) if options.out.exists() else {}
     with tempfile.TemporaryDirectory(prefix="video2lora-refine-") as base:
         start_host(Path(base))
         torch.set_num_threads(1)
         from demo_models import DemoModels
 
         models = DemoModels(options.models)
-        bench = Bench(models, load_judge(JUDGE_FILE)[0], options.references, options.scenes)
         settings = core_module("training.refine").RefineSettings()
-        settings = replace(settings, steps=options.steps or settings.steps)
-        predicted = models.predict(bench.video)
-        result = {"references": options.references, "videos": options.references * options.scenes}
-        result["told_in_words"] = bench.told()
-        result["predicted"] = bench.figures(predicted)
-        print(result, flush=True)
-        refined, losses, seconds = bench.refine(predicted, settings)
-        result["refined"] = bench.figures(refined) | {
-            "steps": settings.steps,
-            "cpu_seconds": round(seconds, 1),
-        }
-        print(result["refined"], flush=True)
-        if options.from_nothing:
-            longer = replace(settings, steps=options.from_nothing)
-            nothing, slow, seconds = bench.refine(None, longer)
-            result["from_nothing"] = bench.figures(nothing) | {
-                "steps": longer.steps,
-                "cpu_seconds": round(seconds, 1),
-            }
-            reached = smoothed(losses)
-            late = (smoothed(slow) <= reached[-1]).nonzero()
-            result["loss_reached"] = round(float(reached[-1]), 4)
-            result["steps_to_it"] = {
-                "from_prediction": int((reached <= reached[-1]).nonzero()[0]) + WINDOW,
-                "from_nothing": int(late[0]) + WINDOW if len(late) else f"more than {longer.steps}",
-            }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+        judge, model = load_judge(JUDGE_FILE)[0], seeded(models)
+        for name in SETS:
+            own = found.setdefault(name, {"references": options.references, "scenes": options.scenes})
+            bench = Bench(models, judge, name, own["references"], own["scenes"])
+            for measured, measure in measurements(bench, settings, model):
+                if measured not in own:
+                    own[measured] = measure()
+                    options.out.write_text(json.dumps(found, indent=1) + "\n")
+                    print(name, measured, own[measured], flush=True)
 
 
 if __name__ == "__main__":

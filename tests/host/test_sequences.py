@@ -75,8 +75,9 @@ class World:
         # Each MODEL with its motion module, the LoRAs applied to it, and how often *Load LoRA* was.
         models, taken = [(self.root, None, (), 0), (attached, 0, (), 0)], []
         steps = (
-            "attach", "apply", "beside", "schedule", "blend", "guide", "clone", "load LoRA", "list", "sample",
-            "weights", "sample the base", "sample another", "sample hooked", "unload", "forget",
+            "attach", "apply", "beside", "schedule", "interpolate", "blend", "guide", "clone", "load LoRA",
+            "list", "sample", "sample a batch", "sample hooked", "sample the base", "sample another",
+            "weights", "unload", "forget",
         )  # fmt: skip
         for _ in range(STEPS):
             name, index = draw.choice(steps), draw.randrange(len(models))
@@ -94,6 +95,10 @@ class World:
                 how = {"schedule": self.any_schedule(draw)} if name == "schedule" else {"mode": "beside"}
                 made, _ = self.patching.apply_adaptive_lora(model, draw.choice(self.loras), 1.0, 0.7, **how)
                 models.append((made, motion, applied, walked))
+            elif name == "interpolate":
+                share = self.schedule.read_frame_curve("0, 1")
+                made, _ = self.patching.interpolate_adaptive_loras(model, tuple(self.loras), share)
+                models.append((made, motion, applied, walked))
             elif name == "blend":
                 own = draw.choice(self.loras)
                 lora = self.host.core.blend([(own, 0.7), (own, -1.2)], draw.choice(("expanded", "predicted")))
@@ -104,6 +109,9 @@ class World:
                 models.append((self.guidance.add_guidance(model, guidance), motion, applied, walked))
             elif name == "sample hooked":
                 self.sample_hooked(model, draw)
+            elif name == "sample a batch":
+                made, _ = self.patching.apply_adaptive_lora(model, self.loras)
+                self.sample_if_complete(made)
             elif name == "clone":
                 models.append((model.clone(), motion, applied, walked))
             elif name == "load LoRA":
