@@ -63,7 +63,9 @@ class DemoModels:
         for start in range(0, len(noise), BATCH):
             few = slice(start, start + BATCH)
             own = None if weights is None else weights[few]
-            done.append(self.vae.decode(self._sample_batch(noise[few], captions[few], own, strength, matrices)))
+            done.append(
+                self.vae.decode(self._sample_batch(noise[few], captions[few], own, strength, matrices))
+            )
         return torch.cat(done)
 
     def _sample_batch(
