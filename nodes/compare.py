@@ -4,11 +4,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..video2lora_core.errors import Video2LoRAError
 from .host.comparison import grid, save_video, side_by_side
 from .host.preview import show_looping
 from .schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
 
 STEM = "video2lora_compare"
+LABELS = "reference | without | with"
 
 
 def video_inputs(name: str) -> list[io.Float.Input | io.String.Input]:
@@ -54,6 +56,13 @@ class Compare(io.ComfyNode):
                     tooltip="The decoded frames without it, from the same seed.",
                 ),
                 *video_inputs("compare"),
+                io.String.Input(
+                    "labels",
+                    default=LABELS,
+                    optional=True,
+                    tooltip="What stands above the reference, the clip without and the clip with the LoRA, "
+                    "parted by |, for graphs that compare other things.",
+                ),
             ],
             outputs=[
                 io.Video.Output(display_name="comparison", tooltip="The same as a video."),
@@ -69,10 +78,14 @@ class Compare(io.ComfyNode):
         fps: float,
         filename_prefix: str,
         without_lora: Any = None,
+        labels: str = LABELS,
     ) -> io.NodeOutput:
         """Put the clips side by side, save them, and show them."""
-        clips = [("reference", reference), ("without", without_lora), ("with", with_lora)]
-        frames = side_by_side([(label, clip) for label, clip in clips if clip is not None])
+        words = [label.strip() for label in labels.split("|")]
+        clips = [reference, without_lora, with_lora]
+        if len(words) != len(clips):
+            raise Video2LoRAError(f"Compare has {len(words)} labels, not three; write them as {LABELS}.")
+        frames = side_by_side([pair for pair in zip(words, clips, strict=True) if pair[1] is not None])
         video, saved = save_video(frames, fps, filename_prefix)
         return io.NodeOutput(video, frames, ui=show_looping(frames, STEM, fps) | {"video": [saved]})
 

@@ -18,8 +18,8 @@ Box = tuple[float, float, float, float]
 Link = tuple[str, int, str, float]
 
 TITLE, ROW, WIDGET_ROW, SLOT = 30, 24, 34, 20
-GAP, CHANNEL, PADDING, GROUP_TITLE = 14, 42, 10, 36
-LANE, LANE_MARGIN, TIGHT = 12, 12, 20
+GAP, CHANNEL, PADDING, GROUP_TITLE = 14, 36, 10, 36
+LANE, LANE_MARGIN, TIGHT = 10, 12, 20
 # How far a link goes down or up before it runs straight: the longer, the less it swings out.
 CORNERS = (60, 90, 40, 20)
 # How far links stay away from nodes, if it can be: sockets lie some pixels apart in the two renderings.
@@ -111,6 +111,8 @@ def _place(columns, heights, links, note_height, column_of, far, lanes_above) ->
         lefts.append(x)
         x += column["width"] + CHANNEL
     bottom = max(box[1] + box[3] for box in boxes.values())
+    note = (0.0, float(TITLE), float(columns[0]["width"]), float(note_height))
+    solid = boxes | {"note": note}
     routes = []
     above = below = 0
     for number, source in enumerate(far):
@@ -121,7 +123,7 @@ def _place(columns, heights, links, note_height, column_of, far, lanes_above) ->
         for lane in (first, second):
             if lane == lanes[0] and above == lanes_above:
                 continue
-            found = _routes(links, source, lane, number, boxes, columns, lefts, column_of)
+            found = _routes(links, source, lane, number, solid, columns, lefts, column_of)
             if found is not None:
                 routes += found
                 above, below = above + (lane == lanes[0]), below + (lane == lanes[1])
@@ -134,7 +136,7 @@ def _place(columns, heights, links, note_height, column_of, far, lanes_above) ->
         middle = (start[0] + lefts[column_of[links[index][2]]]) / 2
         ways = list(_straight_down(start, end, middle))
         for points, margin in ((way, margin) for margin in MARGINS for way in ways):
-            if not behind([start, *points, end], boxes, links[index][0::2], margin):
+            if not behind([start, *points, end], solid, links[index][0::2], margin):
                 routes.append(Route(index, links[index][:2], points))
                 break
         else:
@@ -145,7 +147,6 @@ def _place(columns, heights, links, note_height, column_of, far, lanes_above) ->
         upper = note_height + TITLE + 20 if index == 0 else 0
         box = (lefts[index] - PADDING, upper, column["width"] + 2 * PADDING, end - upper)
         groups.append((column["title"], box))
-    note = (0.0, float(TITLE), float(columns[0]["width"]), float(note_height))
     return Placed(boxes, note, groups, sorted(routes, key=lambda route: route.link))
 
 

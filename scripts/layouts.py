@@ -7,23 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-WIDE, REFERENCE = 320, 250
+# Pixels: the newer rendering makes no node narrower than 225; a graph of seven steps is 1900 wide at most.
+NARROW, CHOICE, WIDE, WIDEST = 225, 240, 260, 360
 
 
-def step(title: str, *nodes: str, width: int = 230) -> dict[str, Any]:
+def step(title: str, *nodes: str, width: int = NARROW) -> dict[str, Any]:
     """One column."""
     return {"title": title, "nodes": nodes, "width": width}
 
 
-CHOOSE = step("Choose", "4", "3", "1", width=250)
-CHOOSE_TWO = step("Choose", "4", "5", "3", "1", width=250)
-PREDICT = step("Predict", "2", "6", width=REFERENCE)
-PREDICT_TWO = step("Predict", "6", "7", width=REFERENCE)
-DECODE = step("Decode", "12", width=225)
-DECODE_TWO = step("Decode", "16", "12", width=225)
-COMPARE = step("Compare", "17", width=WIDE)
-
+CHOOSE = step("Choose", "4", "3", "1", width=CHOICE)
+CHOOSE_TWO = step("Choose", "4", "5", "3", "1", width=CHOICE)
+PREDICT = step("Predict", "2", "6")
 SAMPLE_TWO = step("Sample, one seed", "15", "11")
+DECODE = step("Decode", "12")
+DECODE_TWO = step("Decode", "16", "12")
+COMPARE = step("Compare", "17", width=295)
 
 # Name -> (note, its height, steps).
 LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
@@ -35,12 +34,12 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         "Change a strength and run again: the prediction is kept.",
         280,
         (
-            step("Choose", "4", "3", "1", width=260),
+            step("Choose", "4", "3", "1", width=WIDE),
             step("Predict; video size", "2", "6", "10", width=280),
-            step("Apply; prompt", "7", "8", "9", width=260),
-            step("Sample, one seed", "15", "11", width=260),
+            step("Apply; prompt", "7", "8", "9", width=WIDE),
+            step("Sample, one seed", "15", "11", width=WIDE),
             DECODE_TWO,
-            step("Compare", "17", width=360),
+            step("Compare", "17", width=WIDEST),
         ),
     ),
     "own_checkpoint": (
@@ -49,24 +48,22 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         "templates *train* and *refine*.",
         250,
         (
-            CHOOSE,
-            step("Predict", "2", "6", width=REFERENCE),
-            step("Apply; prompt", "7", "8", "9", "10"),
+            step("Choose", "4", "3", "1", width=WIDE),
+            step("Predict; video size", "2", "6", "10", width=WIDE),
+            step("Apply; prompt", "7", "8", "9", width=WIDE),
             SAMPLE_TWO,
             DECODE_TWO,
-            COMPARE,
+            step("Compare", "17", width=WIDEST),
         ),
     ),
     "own_checkpoint_ade": (
-        "**With AnimateDiff-Evolved.**\n\nIts *Use Evolved Sampling* gives the model to *Apply*; before or "
-        "after makes no difference.\n\nChoose checkpoint, motion module and a hypernetwork trained for them; "
-        "*Load Video* takes your clip.",
-        260,
+        "**With AnimateDiff-Evolved.**\n\n*Apply* after or before *Use Evolved Sampling* is the same.\n\n"
+        "Choose checkpoint, motion module and a hypernetwork trained for them; *Load Video* takes your clip.",
+        220,
         (
-            CHOOSE,
-            step("Predict", "30", "6", width=REFERENCE),
-            step("Motion; prompt", "31", "8", "9"),
-            step("Evolve; size", "32", "10"),
+            step("Choose", "4", "3", "30", "1", width=CHOICE),
+            step("Predict; motion", "6", "31"),
+            step("Evolve; prompt", "32", "8", "9", "10"),
             step("Apply", "7"),
             SAMPLE_TWO,
             DECODE_TWO,
@@ -79,23 +76,23 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         "path and the curve. A useful one takes thousands: docs/training.md.",
         290,
         (
-            step("Choose", "5", "1", width=260),
-            step("Attach motion", "2", width=260),
+            step("Choose", "5", "1", width=WIDE),
+            step("Attach motion", "2", width=WIDE),
             step("Train", "20", width=380),
         ),
     ),
     "blend_two_references": (
-        "**Two references in one LoRA.**\n\nThe weights of *Blend* are their shares: 0.5 and 0.5 lie "
-        "between them, a negative one subtracts.\n\n*Inspect* shows what each one changes, and how alike "
-        "they are.",
-        250,
+        "**Two references in one LoRA.**\n\nThe weights of *Blend* are their shares; a negative one "
+        "subtracts.\n\n*Inspect* shows what each changes, and how alike they are.",
+        210,
         (
             CHOOSE_TWO,
-            PREDICT_TWO,
-            step("Blend", "2", "20"),
-            step("Apply", "22", "8", "9", "10"),
-            step("Look and sample", "21", "11", width=280),
-            DECODE,
+            step("Predict one", "2", "6"),
+            step("And the other", "7", "8"),
+            step("Blend", "20", "10"),
+            step("Apply", "22", "9"),
+            step("Sample", "11"),
+            step("Decode; look", "12", "21", width=260),
             COMPARE,
         ),
     ),
@@ -106,11 +103,11 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         280,
         (
             CHOOSE,
-            step("Predict", "2", "6", "21", width=REFERENCE),
+            step("Predict", "2", "6", "21"),
             step("Hook, keyframes", "20", "22", "8"),
             step("Schedule", "23", "9", "10"),
             step("Attach", "24"),
-            step("Sample, one seed", "15", "11"),
+            SAMPLE_TWO,
             DECODE_TWO,
             COMPARE,
         ),
@@ -138,10 +135,9 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         270,
         (
             CHOOSE,
-            PREDICT,
-            step("Export", "20", "21", "8", "9"),
-            step("Stock node", "22", "10"),
-            step("Motion layers", "23"),
+            step("Predict; video size", "2", "6", "10"),
+            step("Export; motion", "20", "23"),
+            step("Stock node", "22", "21", "8", "9"),
             step("Sample", "11"),
             DECODE,
             COMPARE,
@@ -153,41 +149,40 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         240,
         (
             CHOOSE,
-            PREDICT,
-            step("Save each", "20", "8", "9"),
-            step("Apply", "22", "10"),
-            step("Sample each", "11"),
+            step("Predict", "2", "6", "9"),
+            step("Apply; prompt", "22", "8", "10"),
+            step("Sample, save each", "11", "20"),
             DECODE,
-            COMPARE,
-            step("All", "18"),
+            step("Compare", "17", width=260),
+            step("All", "18", width=260),
         ),
     ),
     "batch_of_references": (
         "**Several references in one sampling.**\n\nThe latent batch holds a video for each reference, 2 × 8 "
         "frames, and each follows its own. *Rebatch* parts them: its size is the frames of one.",
-        220,
+        210,
         (
             CHOOSE_TWO,
-            PREDICT_TWO,
-            step("Attach motion", "2", "8", "9", "10"),
-            step("One LoRA a video", "20"),
+            step("Predict one", "2", "6"),
+            step("And the other", "7", "8", "9"),
+            step("One LoRA a video", "20", "10"),
             step("Sample once", "11"),
             DECODE,
             step("Part", "22"),
-            step("Show", "18", width=WIDE),
+            step("Show", "18", width=295),
         ),
     ),
     "refine_on_reference": (
         "**For what the hypernetwork never saw.**\n\nThe prediction is optimised on its reference, about a "
-        "minute here.\n\nUnlink *adaptive_lora*, and it starts from nothing and needs no hypernetwork.\n\n"
-        "*Compare* has the prediction as it was under *without*.",
-        310,
+        "minute here.\n\nUnlink *adaptive_lora*, and it starts from nothing and needs no hypernetwork.",
+        270,
         (
             CHOOSE,
-            step("Predict", "2", "6", "19", width=REFERENCE),
-            step("Refine", "20", "7", width=250),
-            step("Apply", "22", "8", "9", "10"),
-            step("Sample, one seed", "15", "11"),
+            step("Predict", "2", "6", "19"),
+            step("Refine; size", "20", "10"),
+            step("As predicted", "7", "8", "9"),
+            step("Refined", "22"),
+            SAMPLE_TWO,
             DECODE_TWO,
             COMPARE,
         ),
@@ -197,24 +192,23 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         "difference counts *scale* times, whatever CFG is.\n\n*end* 0.7 leaves the last steps to the prompt.",
         250,
         (
-            CHOOSE,
-            PREDICT,
-            step("Guide", "20", "8", "9", "10"),
-            step("Sample, one seed", "15", "11"),
+            step("Choose", "4", "3", "1", width=WIDE),
+            step("Predict; video size", "2", "6", "10", width=WIDE),
+            step("Guide", "20", "8", "9", width=WIDE),
+            SAMPLE_TWO,
             DECODE_TWO,
-            COMPARE,
+            step("Compare", "17", width=WIDEST),
         ),
     ),
     "interpolate_over_frames": (
         "**From one reference to another.**\n\n*frames* is the share of the second over the video: "
-        "0, 0, 1, 1 holds the first, changes in the middle, and holds the second.\n\n"
-        "*Compare* has the second reference under *without*.",
-        270,
+        "0, 0, 1, 1 holds the first, changes in the middle, and holds the second.",
+        210,
         (
             CHOOSE_TWO,
-            PREDICT_TWO,
-            step("Attach motion", "2", "8", "9", "10"),
-            step("Interpolate", "20"),
+            step("Predict one", "2", "6"),
+            step("And the other", "7", "8", "9"),
+            step("Interpolate", "20", "10"),
             step("Sample", "11"),
             DECODE,
             COMPARE,

@@ -48,12 +48,25 @@ def of_this_host(node: dict, object_info: dict) -> dict:
     return {name: value for name, value in node["inputs"].items() if name in names}
 
 
+def files_missing(twin: dict, object_info: dict) -> set[str]:
+    """The nodes whose file this host has not: newer frontends mark them, until another one is chosen."""
+    missing = set()
+    for node in twin.values():
+        known = object_info[node["class_type"]]["input"]
+        for name, spec in (known.get("required", {}) | known.get("optional", {})).items():
+            choices = spec[0] if isinstance(spec[0], list) else (spec[1:] or [{}])[0].get("options")
+            value = node["inputs"].get(name)
+            if choices and isinstance(value, str) and value not in choices:
+                missing.add(node["class_type"])
+    return missing
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_opens_as_its_api_twin(page, object_info, name):
     graph, twin = template(name)
     page.open(graph)
     page.screenshot(f"{name}_{page.rendering}")
-    assert set(page.evaluate(RED)) <= FRONTEND_ONLY
+    assert set(page.evaluate(RED)) <= FRONTEND_ONLY | files_missing(twin, object_info)
     assert page.page.locator(".p-dialog").count() == 0
     prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     told = {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
@@ -67,9 +80,9 @@ def test_a_template_opens_as_its_api_twin(page, object_info, name):
     assert {group["title"]: group["box"] for group in drawn["groups"]} == {
         title: [round(side) for side in box] for title, box in groups.items()
     }
-    placed = {node["id"]: (*node["pos"], *node["size"]) for node in graph["nodes"]}
+    placed = {str(node["id"]): (*node["pos"], *node["size"]) for node in graph["nodes"]}
     for node in drawn["nodes"]:
-        x, y, width, height = placed[node["id"]]
+        x, y, width, height = placed[str(node["id"])]
         assert node["box"][:2] == pytest.approx([x, y - 30], abs=3), node["title"]
         assert node["box"][2] <= width + 3 and node["box"][3] <= height + 33, f"{node['title']} is larger"
 
@@ -87,7 +100,22 @@ def test_a_template_runs_to_its_picture(page, comfy, name):
     shown = page.evaluate(PICTURES, list(SHOWING))
     assert shown and all(pictures for pictures in shown)
     assert all(width > 0 and visible for pictures in shown for width, visible in pictures)
+    assert overlapping(page.evaluate(GEOMETRY)["nodes"]) == [], "what they show leaves each node its place"
     assert page.our_errors() == []
+
+
+def overlapping(nodes: list[dict]) -> list[tuple[str, str]]:
+    """The titles of drawn nodes that lie over each other."""
+    return [
+        (one["title"], other["title"])
+        for index, one in enumerate(nodes)
+        for other in nodes[index + 1 :]
+        if all(
+            one["box"][side] < other["box"][side] + other["box"][side + 2]
+            and other["box"][side] < one["box"][side] + one["box"][side + 2]
+            for side in (0, 1)
+        )
+    ]
 
 
 def run(page, comfy, limit: float) -> None:

@@ -33,6 +33,21 @@ def test_a_shorter_reference_starts_again(side_by_side):
     assert torch.allclose(seen, torch.tensor([0.1, 0.5, 0.9, 0.1, 0.5, 0.9, 0.1]), atol=1e-3)
 
 
+def test_labels_say_what_is_compared(host, monkeypatch):
+    module = host.module("nodes.compare")
+    named = []
+    monkeypatch.setattr(
+        module, "side_by_side", lambda clips: named.append([name for name, _ in clips]) or 1 / 0
+    )
+    clips = {"reference": clip(2, 8, 8, 0.1), "with_lora": clip(2, 8, 8, 0.2), "fps": 8.0}
+    for given in ({}, {"labels": "first|second|between", "without_lora": clip(2, 8, 8, 0.3)}):
+        with pytest.raises(ZeroDivisionError):
+            module.Compare.execute(filename_prefix="a", **clips, **given)
+    assert named == [["reference", "with"], ["first", "second", "between"]]
+    with pytest.raises(host.module("video2lora_core.errors").Video2LoRAError, match="2 labels, not three"):
+        module.Compare.execute(filename_prefix="a", **clips, labels="a | b")
+
+
 @pytest.mark.parametrize("without", [True, False])
 def test_the_node_shows_a_loop_and_saves_a_video(host, without):
     node = host.node_classes["Video2LoRACompare"]
