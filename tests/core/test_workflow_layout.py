@@ -11,7 +11,7 @@ from scripts.make_workflow import WIDGET_TYPES
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 SCHEMAS = json.loads((Path(__file__).parents[1] / "data" / "node_schemas.json").read_text())
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-# The frontend fits a graph to three quarters of the window of 1920 x 1080 pixels, of which 50 are its own, and
+# The frontend fits a graph to three quarters of the window, of 1920 x 1080 pixels less 50 of its own, and
 # draws no text below a zoom of about 0.6. Up to seven steps fit well; no chain of eight is narrower.
 LARGEST = (1900, 1000)
 OF_EIGHT_STEPS = (2200, 1000)
