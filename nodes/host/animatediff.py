@@ -259,6 +259,12 @@ def motion_patchers(model: ModelPatcher) -> Iterator[tuple[str, int, ModelPatche
                 yield key, index, patcher
 
 
+def normalised_by_evolved(model: ModelPatcher) -> bool:
+    """Whether AnimateDiff-Evolved attached a motion module of the first version to MODEL."""
+    infos = (getattr(patcher.model, "mm_info", None) for _, _, patcher in motion_patchers(model))
+    return any(getattr(info, "mm_version", None) == "v1" for info in infos)
+
+
 def clone_model(model: ModelPatcher) -> ModelPatcher:
     """Clone a patcher with all that its additional models were told.
 

@@ -28,6 +28,7 @@ from .animatediff import (
     TemporalLayers,
     clone_model,
     motion_patchers,
+    normalised_by_evolved,
     normalised_over_frames,
 )
 from .branch import runs_beside
@@ -105,6 +106,8 @@ class HostDenoiser:
             copied.diffusion_model.dtype = weight_dtype
             copied.manual_cast_dtype = None
         self._joined = any(part.layout.normalises_over_frames for part in own)
+        # AnimateDiff-Evolved joins them while it samples, which this does not.
+        self._unjoined = (copied.diffusion_model,) if normalised_by_evolved(model) else ()
         self._frames = 1
         if recompute:
             for part in (copied.diffusion_model, *own):
@@ -141,7 +144,8 @@ class HostDenoiser:
         self._frames = frames
         for motion in self._motion:
             motion.set_video_length(frames, frames)
-        with self._saved_apart() if whole else nullcontext():
+        joined = normalised_over_frames(self._unjoined, frames)
+        with joined, self._saved_apart() if whole else nullcontext():
             denoised = self._model.apply_model(
                 images,
                 sigmas.repeat_interleave(rows),
@@ -152,7 +156,8 @@ class HostDenoiser:
         return denoised if whole else denoised.unflatten(0, (batch, frames)).transpose(1, 2)
 
     def _as_in_forward(self, module: nn.Module) -> AbstractContextManager:
-        return normalised_over_frames((module,) if self._joined else (), self._frames)
+        joined = self._joined or self._unjoined
+        return normalised_over_frames((module,) if joined else (), self._frames)
 
     def _saved_apart(self) -> saved_tensors_hooks:
         """What backward needs is kept as copies: the host's video models change activations in place."""

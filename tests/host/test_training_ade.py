@@ -10,12 +10,12 @@ from .test_ade import ade, parts  # noqa: F401  (fixtures)
 pytestmark = pytest.mark.skipif(find_ade() is None, reason=WHY_NOT)
 
 
-@pytest.mark.parametrize("generation", ["gen1", "gen2"])
-def test_predictions_and_gradients_equal_our_own_loader(ade, parts, generation):  # noqa: F811
+@pytest.mark.parametrize(("generation", "version"), [("gen1", "v3"), ("gen2", "v3"), ("gen2", "v1")])
+def test_predictions_and_gradients_equal_our_own_loader(ade, parts, generation, version):  # noqa: F811
     host, model = ade, parts[0]
     training, core = host.module("nodes.host.denoiser"), host.module("video2lora_core.training")
     with torch.inference_mode():
-        motion = host.models / "animatediff_models" / "small_v3.safetensors"
+        motion = host.models / "animatediff_models" / f"small_{version}.safetensors"
         own = host.module("nodes.host.animatediff").attach_motion_model(model, motion)
         evolved = attach(host, model, motion.name, generation)
     targets = host.module("nodes.host.layers").list_targets(evolved)
@@ -35,7 +35,7 @@ def test_predictions_and_gradients_equal_our_own_loader(ade, parts, generation):
     predictions, gradients = [], []
     with training.training_mode():
         for attached in (own, evolved):
-            denoiser = training.HostDenoiser(attached, targets)
+            denoiser = training.HostDenoiser(attached, targets, recompute=version == "v1")
             branches = core.AdapterBranches(denoiser.modules())
             leaves = {name: (up.clone().requires_grad_(), down) for name, (up, down) in factors.items()}
             with branches.attached(leaves):
