@@ -49,7 +49,7 @@ def test_accumulation_changes_nothing_but_memory():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"head_rate": 5e-5}, "head_rate = 0.0001, now it is 5e-05; allow a change of head_rate"),
+        ({"head_rate": 5e-5}, "head_rate = 0.0001, now it is 5e-05; .*--allow-change head_rate"),
         ({"steps": 14}, "steps = 12, now it is 14"),
         ({"seed": 3}, "another seed .0, now 3."),
         ({"shared_noise": "targets"}, "another shared_noise"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,22 @@ def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
     assert [[row[c] for c in columns] for row in losses(whole)] == [
         [row[c] for c in columns] for row in losses(folder)
     ]
+
+
+def test_a_setting_is_changed_on_purpose_alone_and_that_is_recorded(host, job, whole):
+    folder = job.parent / "longer"
+    shutil.copytree(whole, folder)
+    more = job.with_name("longer.toml")
+    more.write_text(job.read_text().replace(f"steps = {STEPS}\n", f"steps = {STEPS + 1}\n"))
+    refused = train(more, folder, "--resume")
+    assert refused.wait(timeout=200) == 2
+    said = refused.stderr.read().strip().splitlines()[-1]
+    assert f"steps = {STEPS}, now it is {STEPS + 1}" in said and "--allow-change steps" in said
+    assert trained_by(host, folder)["steps"] == STEPS
+    resumed = train(more, folder, "--resume", "--allow-change", "steps")
+    assert resumed.wait(timeout=200) == 0, resumed.stderr.read()
+    changes = trained_by(host, folder)["changes"]
+    assert changes == [{"step": STEPS, "name": "steps", "before": STEPS, "now": STEPS + 1}]
 
 
 def test_a_dry_run_says_what_would_be_trained_on_and_trains_nothing(job):

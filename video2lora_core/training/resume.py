@@ -79,12 +79,12 @@ def _check_change(run: str, name: str, before: Any, now: Any, allowed: Collectio
         if name not in allowed:
             raise Video2LoRAError(
                 f"The dataset has {len(set(now) - set(before))} clips that the run '{run}' has not seen; go "
-                f"on with them by allowing a change of clips, or {anew}."
+                f"on with them by `--allow-change clips`, or {anew}."
             )
     elif name in CHANGEABLE and name not in allowed:
         raise Video2LoRAError(
-            f"The run '{run}' was trained with {name} = {before}, now it is {now}; allow a change of {name}, "
-            f"set it back, or {anew}."
+            f"The run '{run}' was trained with {name} = {before}, now it is {now}; set it back, "
+            f"allow it by `--allow-change {name}`, or {anew}."
         )
     elif name not in allowed:
         raise Video2LoRAError(
