@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_documented_program_runs(server, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     program = "\n".join(blocks).replace("http://127.0.0.1:8188", server.url)
     for name in ("workflows", "demo"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -18,6 +18,11 @@ def test_the_documented_program_runs(server, tmp_path, monkeypatch):
     documented.write_text(program)
     said = runpy.run_path(str(documented))
     clips = len(list((ROOT / "demo" / "references").glob("*.mp4")))
+    lines = [line for line in blocks[0].splitlines() if line and not line.startswith(("import", "from"))]
+    assert len(lines) <= 10, "it says ten lines"
+    shown = [*(server.base / "output" / "video2lora").glob("*.mp4")]
+    for clip in (ROOT / "demo" / "references").glob("*.mp4"):
+        assert any(video.name.startswith(clip.stem) for video in shown)
     # One reference, the folder, and the last graph, which is followed; `state`'s prompt is waited for alone.
     videos = list(tmp_path.glob("*.mp4"))
     assert len(videos) == 2 + clips
