@@ -71,7 +71,7 @@ figures:
 	@$(RUN) -m scripts.draw_pictures
 
 thumbnails:
-	@$(RUN) -m scripts.thumbnails
+	@$(RUN) -m scripts.thumbnails $(NAMES)
 
 pictures:
 	@$(RUN) -m scripts.help_pictures

@@ -83,4 +83,4 @@ class ApplyAdaptiveLoRA(io.ComfyNode):
 
 def reported(model: Any, report: PatchReport) -> io.NodeOutput:
     """MODEL and a report, whose lines the node shows, too."""
-    return io.NodeOutput(model, str(report), ui={"text": report.lines})
+    return io.NodeOutput(model, str(report), ui={"text": ("\n".join(report.lines),)})

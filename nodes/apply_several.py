@@ -124,4 +124,4 @@ class InterpolateAdaptiveLoRAs(io.ComfyNode):
             strength * motion_strength,
             read_schedule(start_percent, end_percent),
         )
-        return io.NodeOutput(patched, report, ui={"text": report.splitlines()})
+        return io.NodeOutput(patched, report, ui={"text": (report,)})

@@ -58,7 +58,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
     ),
     "own_checkpoint_ade": (
         "**With AnimateDiff-Evolved.**\n\n*Apply* after or before *Use Evolved Sampling* is the same.\n\n"
-        "Choose checkpoint, motion module and a hypernetwork trained for them; *Load Video* takes your clip.",
+        "Choose checkpoint, motion module and a hypernetwork trained for them.",
         220,
         (
             step("Choose", "4", "3", "30", "1", width=CHOICE),
@@ -82,8 +82,8 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         ),
     ),
     "blend_two_references": (
-        "**Two references in one LoRA.**\n\nThe weights of *Blend* are their shares; a negative one "
-        "subtracts.\n\n*Inspect* shows what each changes, and how alike they are.",
+        "**Two references in one LoRA.**\n\n*Blend*'s weights are their shares; a negative one "
+        "subtracts.\n\n*Inspect* shows what each changes.",
         210,
         (
             CHOOSE_TWO,

@@ -1,6 +1,6 @@
 """Draws what the template browser shows of each graph, from what it gives, and README's moving picture.
 
-make thumbnails      runs every graph that needs no other models than the demo's: some minutes
+make thumbnails      runs every graph that needs no other models than the demo's: minutes (NAMES="a b": these)
 
 ComfyUI asks for <name>.jpg whatever is in it; browsers go by the content, an animated WebP here.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont, ImageSequence
@@ -74,8 +75,8 @@ def framed(frames: Sequence[Image.Image]) -> list[Image.Image]:
 
 
 def main() -> None:
-    """Run the graphs one after the other."""
-    names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    """Run the named graphs, or all, one after the other."""
+    names = sys.argv[1:] or sorted(path.stem for path in WORKFLOWS.glob("*.json"))
     with ComfyServer() as server:
         for name in names:
             print(name, flush=True)

@@ -6,6 +6,8 @@ import { api } from "../../scripts/api.js";
 const COLOURS = { VIDEO2LORA_HYPERNET: "#e0a458", ADAPTIVE_LORA: "#7bc8a4" };
 const DECIMALS = 7;
 const [LINE, CHARACTER] = [16, 5.6];
+// A preview of few pixels is not blown up to the node's width.
+const LARGER = 2;
 // What fits beside a value; a translation of an input's name goes first.
 const LABELS = {
   adaptive_lora_name: "LoRA",
@@ -76,18 +78,26 @@ function addFace(node) {
 }
 
 function showFace(node, element, output) {
-  const lines = [output?.text ?? []].flat().join("\n");
-  const pictures = (output?.face ?? []).map((entry) => {
+  // A node that ran for every item of a list says how often, and what came last.
+  const texts = [output?.text ?? []].flat();
+  const lines = texts.length > 1 ? `× ${texts.length}\n${texts.at(-1)}` : texts.join("");
+  const last = texts.length > 1 ? -Math.ceil((output?.face ?? []).length / texts.length) : 0;
+  const pictures = (output?.face ?? []).slice(last).map((entry) => {
     const picture = document.createElement("img");
     picture.src = api.apiURL(`/view?${new URLSearchParams(entry)}`);
-    picture.style.cssText = "display:block;width:100%;margin-bottom:4px";
-    picture.onload = measure;
+    picture.style.cssText = "display:block;max-width:100%;margin-bottom:4px";
+    picture.onload = () => {
+      picture.width = picture.naturalWidth * LARGER;
+      measure();
+    };
     return picture;
   });
   function measure() {
     const width = Math.max(node.size[0] - 20, 100);
     const rows = lines.split("\n").map((line) => Math.ceil((line.length * CHARACTER) / width));
-    const heights = pictures.map(({ naturalWidth, naturalHeight }) => 4 + (width * naturalHeight) / (naturalWidth || 1));
+    const heights = pictures.map(
+      ({ naturalWidth: across, naturalHeight: down }) => 4 + (Math.min(width, across * LARGER) * down) / (across || 1),
+    );
     element.wanted = [...rows.map((row) => row * LINE), ...heights].reduce((sum, part) => sum + part, 0);
     // The classic canvas gives a widget its new place as the node's size is set.
     const [least, size] = [node.computeSize(), node.size];
