@@ -18,7 +18,9 @@ from ...video2lora_core.inspection import cosine_similarities, delta_norms, inne
 from ...video2lora_core.spec import GROUPS, LayerTarget
 from .layers import scopes, weight_rows
 
-WIDTH_INCHES, DOTS_PER_INCH = 7.2, 120
+# As wide as a node, some 250 pixels, so that a point of text is about a pixel there.
+WIDTH_INCHES, DOTS_PER_INCH = 3.5, 240
+TEXT, SMALL, MOST_LABELS, NAME = 9, 8, 7, 9
 _SIDES = {"input_blocks": "in", "middle_block": "mid", "output_blocks": "out"}
 _MOTION_SIDES = {"down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
 _PLACES = [*_SIDES, *_MOTION_SIDES]
@@ -107,11 +109,13 @@ def _draw(
         ) from error
     groups = [group for group in GROUPS if any(target.group == group for target in targets)]
     count = len(labels)
-    rows = [0.9 + 0.34 * count] * len(groups) + ([0.9 + 0.5 * count] if count > 1 else [])
+    rows = [0.65 + 0.2 * count] * len(groups) + ([0.6 + 0.3 * count] if count > 1 else [])
     figure = Figure(figsize=(WIDTH_INCHES, sum(rows)), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots(len(rows), 1, gridspec_kw={"height_ratios": rows}, squeeze=False)[:, 0]
     # A dollar sign would begin a formula.
-    short = [(label if len(label) <= 16 else label[:15] + "…").replace("$", r"\$") for label in labels]
+    short = [
+        (label if len(label) <= NAME else label[: NAME - 1] + "…").replace("$", r"\$") for label in labels
+    ]
     highest = float(norms.max()) or 1.0
     for axis, group in zip(axes, groups, strict=False):
         order = sorted(
@@ -129,26 +133,24 @@ def _draw(
         names = [_block_label(targets[index]) for index in order]
         starts = [place for place, name in enumerate(names) if place == 0 or name != names[place - 1]]
         middles = [(low + high - 1) / 2 for low, high in zip(starts, [*starts[1:], len(names)], strict=True)]
-        crowded = len(starts) > 12
-        axis.set_xticks(
-            middles, [names[place] for place in starts], fontsize=9, rotation=60 if crowded else 0
-        )
+        some = slice(None, None, -(-len(starts) // MOST_LABELS))
+        axis.set_xticks(middles[some], [names[place] for place in starts[some]], fontsize=SMALL)
         for start in starts[1:]:
             axis.axvline(start - 0.5, color="white", linewidth=0.4)
-        axis.set_yticks(range(count), short, fontsize=11)
-        axis.set_title(f"{group}: {measure} by depth, {len(order)} layers", fontsize=12, loc="left")
-        figure.colorbar(picture, ax=axis, pad=0.01).ax.tick_params(labelsize=9)
+        axis.set_yticks(range(count), short, fontsize=TEXT)
+        axis.set_title(f"{group}: {measure}, {len(order)} layers", fontsize=TEXT, loc="left")
+        figure.colorbar(picture, ax=axis, pad=0.01).ax.tick_params(labelsize=SMALL)
     if count > 1:
         axis = axes[-1]
-        axis.imshow(cosines.numpy(), cmap="coolwarm", vmin=-1, vmax=1)
-        axis.set_xticks(range(count), short, fontsize=10, rotation=30, ha="right")
-        axis.set_yticks(range(count), short, fontsize=10)
-        axis.set_title("cosine similarity of the changes", fontsize=12, loc="left")
+        axis.imshow(cosines.numpy(), cmap="coolwarm", vmin=-1, vmax=1, aspect="auto")
+        axis.set_xticks(range(count), [label.split()[0] for label in labels], fontsize=TEXT)
+        axis.set_yticks(range(count), short, fontsize=TEXT)
+        axis.set_title("alike (cosine)", fontsize=TEXT, loc="left")
         for row in range(count):
             for column in range(count):
                 value = float(cosines[row, column])
                 colour = "white" if abs(value) > 0.6 else "black"
-                axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=10, color=colour)
+                axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=TEXT, color=colour)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
