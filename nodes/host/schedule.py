@@ -108,6 +108,10 @@ def frames_of_call(x: Tensor, options: Mapping[str, Any], videos: int = 1) -> tu
     evolved = options.get("ad_params") or {}
     window = options.get("context_window")
     frames = evolved.get("sub_idxs") or getattr(window, "index_list", None)
+    # Newer hosts put the frame before a window in front of it, and take it away from what comes out.
+    before = getattr(window, "causal_anchor_index", None)
+    if frames is not None and before is not None and before >= 0:
+        frames = [before, *frames]
     if frames is None or len(frames) != seen:
         return list(range(seen)), seen
     count = evolved.get("full_length") or options.get(FULL_FRAMES, 0) // videos

@@ -104,9 +104,11 @@ def test_frames_and_video_of_one_file_predict_the_same_at_a_rate(host, vae):
     streamed, seen = run(host, hypernet=hypernet, vae=vae, video=video, **open_as_trained)
     images = video.get_components().images
     batch, expected = run(host, hypernet=hypernet, vae=vae, frames=images, frames_fps=24.0, **open_as_trained)
-    # Newer hosts decode to more than 8 bits.
-    assert seen.shape == (4, 32, 32, 3) and (seen - expected).abs().mean() < 1.5 / 255
-    assert torch.allclose(seen, expected, atol=7 / 255)
+    away = (seen - expected).abs() * 255
+    in_8_bits = bool(((images * 255).round() - images * 255).abs().max() < 1e-3)
+    # Newer hosts decode to floats, and interpolate colours at edges in another way than 8-bit players do.
+    assert seen.shape == (4, 32, 32, 3) and away.mean() < 1.5
+    assert away.max() < (1.01 if in_8_bits else 20)
     assert torch.cosine_similarity(streamed.weights.flatten(), batch.weights.flatten(), dim=0) > 0.999
     facts = {"frames": 4, "width": 32, "height": 32, "fps": 8.0, "seconds": 0.5}
     assert facts.items() <= streamed.source.items()

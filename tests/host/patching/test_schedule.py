@@ -162,6 +162,8 @@ def test_windows_know_their_frames(schedule):
     assert schedule.frames_of_call(x, {"cond_or_uncond": [0, 1]}) == ([0, 1, 2, 3], 4)
     host = {"cond_or_uncond": [0, 1], "context_window": Window(), schedule.FULL_FRAMES: 12}
     assert schedule.frames_of_call(x, host) == ([6, 7, 8, 9], 12)
+    Window.causal_anchor_index = 5
+    assert schedule.frames_of_call(torch.zeros(10, 4, 2, 2), host) == ([5, 6, 7, 8, 9], 12)
     evolved = {"cond_or_uncond": [0, 1], "ad_params": {"sub_idxs": [10, 11, 0, 1], "full_length": 12}}
     assert schedule.frames_of_call(x, evolved) == ([10, 11, 0, 1], 12)
     rising = schedule.read_frame_curve("0, 5.5")
