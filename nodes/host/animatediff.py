@@ -66,8 +66,9 @@ def attach_motion_model(
     attached.set_additional_models(MOTION_KEY, [patcher])
     attached.remove_wrappers_with_key(WrappersMP.DIFFUSION_MODEL, MOTION_KEY)
     attached.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, MOTION_KEY, TemporalLayers(motion_model))
-    attached.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, MOTION_KEY)
-    attached.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, MOTION_KEY, predict_in_windows)
+    if hasattr(WrappersMP, "PREDICT_NOISE"):  # and windows over frames: not in 0.3.48
+        attached.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, MOTION_KEY)
+        attached.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, MOTION_KEY, predict_in_windows)
     if not keeps_schedule(state):
         attached.add_object_patch("model_sampling", animatediff_sampling(attached))
     return attached

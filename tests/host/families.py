@@ -93,7 +93,8 @@ def make_family(name: str, seed: int = 0, configure=None, **changes):
         from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
 
         # Later hosts have fields for later models.
-        config = {field.name: None for field in dataclasses.fields(HunyuanVideoParams)} | config
+        known = {field.name for field in dataclasses.fields(HunyuanVideoParams)} | {"image_model", "dtype"}
+        config = dict.fromkeys(known) | {name: value for name, value in config.items() if name in known}
     settings = getattr(comfy.supported_models, family.host_class)(config)
     settings.set_inference_dtype(torch.float32, None)
     if configure is not None:
