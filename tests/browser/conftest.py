@@ -74,9 +74,13 @@ class Page:
 
     def screenshot(self, name: str) -> Path:
         """Keep a picture of the page as a file of the run."""
+        return self.save(self.page, name)
+
+    def save(self, part, name: str) -> Path:
+        """Keep a picture of a part of the page."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
-        self.page.screenshot(path=path)
+        part.screenshot(path=path)
         return path
 
 
