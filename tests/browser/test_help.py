@@ -1,4 +1,4 @@
-"""The help pages in the host's own panel, as narrow as it opens: nothing is cut off, no picture is missing."""
+"""The help pages in the host's own panel, as narrow as it opens: nothing is cut off, no picture missing."""
 
 from pathlib import Path
 
