@@ -40,6 +40,10 @@ RENAMED: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }  # fmt: skip
 
 
+# No node of version 0.1 had more; the frontend passes over those that a node has not.
+MOST_OUTPUTS = 4
+
+
 async def register_replacements() -> None:
     """Have old ids replaced in queued prompts, and in opened graphs where the host can."""
     server = getattr(PromptServer, "instance", None)
@@ -54,6 +58,8 @@ async def register_replacements() -> None:
                 old_node_id=old,
                 old_widget_ids=list(widgets),
                 input_mapping=[{"new_id": name, "old_id": name} for name in (*links, *widgets)],
+                # Without it the frontend lets go of what hangs on the old node's outputs.
+                output_mapping=[{"new_idx": index, "old_idx": index} for index in range(MOST_OUTPUTS)],
             )
         )
 

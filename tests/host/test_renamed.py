@@ -4,6 +4,8 @@ import copy
 import json
 from pathlib import Path
 
+import pytest
+
 GRAPH = Path(__file__).resolve().parents[2] / "workflows" / "api" / "first_run.json"
 
 
@@ -47,3 +49,15 @@ def test_the_server_queues_a_graph_with_an_old_id(server):
     status, answer = server.post_prompt({"1": {"class_type": "LoadVideo2LoRAHypernet", "inputs": inputs}})
     # Known, only without an output to run; an unknown node would be another error.
     assert status == 400 and answer["error"]["type"] == "prompt_no_outputs"
+
+
+def test_the_host_is_told_of_every_output(server):
+    try:
+        offered = server.get_json("/node_replacements")
+    except ConnectionError as error:
+        pytest.skip(f"this host has no node replacement: {error}")
+    known = server.object_info()
+    for [entry] in (offered[old] for old in ("ReferenceVideoToLoRA", "AnimateDiffLoader")):
+        mapped = [pair["old_idx"] for pair in entry["output_mapping"]]
+        assert mapped == [pair["new_idx"] for pair in entry["output_mapping"]]
+        assert len(mapped) >= len(known[entry["new_node_id"]]["output"])
