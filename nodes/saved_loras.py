@@ -154,7 +154,7 @@ class LoadAdaptiveLoRA(io.ComfyNode):
         """Load it, with its preview on the node."""
         lora = load_adaptive_lora(lora_name, hypernet)
         strengths = [float(lora.strengths.get(strength, 1.0)) for strength in STRENGTHS]
-        text = f"{lora.name or lora_name}, {lora.created}"
+        text = f"{lora.name or lora_name}, {lora.created[:16].replace('T', ' ')}"
         return io.NodeOutput(lora, *strengths, ui={"text": (text,)} | shown_preview(lora.preview))
 
 

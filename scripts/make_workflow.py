@@ -38,8 +38,8 @@ EXTRA = {
     "Video2LoRAExampleTrainingClips": 20,
     "Video2LoRAReferenceToLoRA": 58,
     "Video2LoRAApplyAdaptiveLoRA": 130,
-    "Video2LoRAApplyAdaptiveLoRABatch": 130,
-    "Video2LoRAInterpolateAdaptiveLoRAs": 130,
+    "Video2LoRAApplyAdaptiveLoRABatch": 150,
+    "Video2LoRAInterpolateAdaptiveLoRAs": 244,
     "Video2LoRATrainHypernet": 340,
 }
 

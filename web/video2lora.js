@@ -70,7 +70,7 @@ function addFace(node) {
   const element = document.createElement("div");
   element.className = "video2lora-face";
   element.style.cssText =
-    "overflow:hidden auto;white-space:pre-wrap;font:11px/1.45 sans-serif;color:var(--input-text);user-select:text";
+    "overflow:hidden auto;white-space:pre-wrap;overflow-wrap:anywhere;min-width:0;font:11px/1.45 sans-serif;color:var(--input-text);user-select:text";
   const options = { serialize: false, hideOnZoom: false, getMinHeight: () => element.wanted ?? 0 };
   const face = node.addDOMWidget("video2lora_face", "video2lora_face", element, options);
   face.serialize = false;

@@ -37,7 +37,8 @@ def browser():
 def comfy(tmp_path_factory, browser):
     """A ComfyUI of its own, so that nothing that other tests leave is in its lists."""
     packs = [CHECKOUT, *filter(None, [find_ade()])]
-    with ComfyServer(base=tmp_path_factory.mktemp("comfy_browser"), packs=packs) as running:
+    base = tmp_path_factory.mktemp("comfy_browser")
+    with ComfyServer(base=base, packs=packs, ready_timeout=600) as running:
         running.post_settings({"Comfy.TutorialCompleted": True, "Comfy.NodeReplacement.Enabled": True})
         yield running
 
