@@ -36,15 +36,13 @@ from .layers import scopes
 from .patching import settle_or_refuse
 from .private_copy import private_copy
 from .recompute import recompute_in_backward
+from .rotary import give_rotary_gradients
 
 
 @contextmanager
 def training_mode() -> Iterator[None]:
-    """Outside of inference mode, with gradients; what the host turned off is off again afterwards.
-
-    Newer hosts have a flag of their own for training: with it set their models leave out fused kernels that
-    no gradient goes through, such as rotary embeddings in Wan.
-    """
+    """Outside of inference mode, with gradients, without kernels that lack them; undone afterwards."""
+    give_rotary_gradients()
     host = comfy.model_management
     before = getattr(host, "in_training", None)
     try:

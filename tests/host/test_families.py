@@ -202,3 +202,18 @@ def test_a_model_of_another_family_is_refused_in_a_sentence(host, layers, spec, 
     with pytest.raises(error, match=f"family '{name}' and the MODEL is '{family}'") as caught:
         host.module("nodes.host.patching").apply_adaptive_lora(other, lora)
     assert len(str(caught.value)) < 300 and not other.patches
+
+
+def test_the_fused_rotary_embedding_has_the_gradient_of_its_formula(host):
+    pytest.importorskip("comfy_kitchen", reason="this ComfyUI has no fused rotary embedding")
+    host.module("nodes.host.rotary").give_rotary_gradients()
+    generator = torch.Generator().manual_seed(0)
+    freqs = torch.randn(1, 1, 5, 4, 2, 2, generator=generator)
+    x, weight = (torch.randn(1, 2, 5, 8, generator=generator) for _ in range(2))
+    one, other = (x.clone().requires_grad_() for _ in range(2))
+    fused = torch.ops.comfy_kitchen.apply_rope1(one, freqs)
+    plain = (freqs @ other.unflatten(-1, (-1, 2, 1))).flatten(-3)
+    assert torch.allclose(fused, plain, atol=1e-5)
+    (fused * weight).sum().backward()
+    (plain * weight).sum().backward()
+    assert torch.allclose(one.grad, other.grad, atol=1e-5)

@@ -27,7 +27,7 @@ WRITTEN = (
 # Texts and choices that name no file; paths in `settings` have tests with the training node.
 NO_FILE = {
     "frame_strengths", "mode", "fit", "format", "folder", "precision", "space", "settings", "when_run_exists",
-    "label",
+    "label", "labels",
     ("Video2LoRASaveAdaptiveLoRA", "name"), ("Video2LoRAResultsGrid", "names"),
 }  # fmt: skip
 # Inputs that go through the very function which one in the tables above goes through.

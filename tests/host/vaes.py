@@ -24,7 +24,10 @@ LTX = {
 TOLD_BY = {
     "sd1": {},
     "svd_img2vid": {"decoder.mid.block_1.mix_factor": (1,)},
-    "wan21_t2v": {"decoder.middle.0.residual.0.gamma": (32, 1, 1, 1), "decoder.head.0.gamma": (8, 1, 1, 1)},
+    "wan21_t2v": {
+        "decoder.middle.0.residual.0.gamma": (32, 1, 1, 1), "decoder.head.0.gamma": (8, 1, 1, 1),
+        "encoder.conv1.weight": (8, 3, 3, 3, 3),
+    },
     "wan22_t2v": {
         "decoder.middle.0.residual.0.gamma": (32, 1, 1, 1),
         "decoder.upsamples.0.upsamples.0.residual.2.weight": (32, 32, 3, 3, 3),
