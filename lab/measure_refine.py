@@ -151,11 +151,11 @@ def measurements(bench: Bench, settings, model):
         return {"steps": steps, "cpu_seconds": seconds} | bench.figures(expander, weights)
 
     full, third = settings.steps, settings.steps // 3
-    yield "told_in_words", bench.told
     yield "predicted", lambda: bench.figures(own, predicted)
     yield "refined", lambda: refined(own, predicted, full)
-    yield "refined_a_third", lambda: refined(own, predicted, third)
     yield "from_nothing", lambda: refined(model, None, full)
+    yield "refined_a_third", lambda: refined(own, predicted, third)
+    yield "told_in_words", bench.told
     yield "from_nothing_own_matrices", lambda: refined(own, None, full)
 
 
