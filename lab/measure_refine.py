@@ -165,6 +165,7 @@ def main() -> None:
     )
     parser.add_argument("--references", type=int, default=16)
     parser.add_argument("--scenes", type=int, default=2, help="videos made of each reference")
+    parser.add_argument("--steps", type=int, help="by default those of the node")
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
     parser.add_argument("--out", type=Path, default=comfy_tools.ROOT / "lab" / "refine.json")
     options = parser.parse_args()
@@ -176,6 +177,7 @@ def main() -> None:
 
         models = DemoModels(options.models)
         settings = core_module("training.refine").RefineSettings()
+        settings = replace(settings, steps=options.steps or settings.steps)
         judge, model = load_judge(JUDGE_FILE)[0], seeded(models)
         for name in SETS:
             own = found.setdefault(name, {"references": options.references, "scenes": options.scenes})
