@@ -13,7 +13,9 @@ def test_activations_are_as_computed(host, tmp_path):
     import comfy.ldm.modules.attention as attention
 
     if not hasattr(attention, "wrap_attn"):
-        pytest.skip("this ComfyUI lets no one choose the attention: on a CPU its own keeps whole score matrices")
+        pytest.skip(
+            "this ComfyUI lets no one choose the attention: on a CPU its own keeps whole score matrices"
+        )
     table = host.module("video2lora_core.training.memory_table")
     training, core = host.module("nodes.host.denoiser"), host.module("video2lora_core.training")
     with torch.inference_mode():
