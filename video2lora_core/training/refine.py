@@ -30,9 +30,7 @@ class RefineSettings:
     """How long and how a condition is refined.
 
     draws: noise levels of the reference in one step. rate: AdamW's learning rate at its highest; it falls to
-    nothing by the last step. decay: pulls the numbers back to where they started. lowest: the lowest noise
-    level, as a fraction of the schedule: what happens in a clip is decided at high ones, what it looks like
-    at low ones.
+    nothing by the last step. decay: pulls the numbers back to where they started.
     """
 
     steps: int = 60
@@ -41,7 +39,6 @@ class RefineSettings:
     decay: float = 0.0
     seed: int = 0
     precision: str = "fp32"
-    lowest: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.draws < 1 or not self.rate > 0 or self.decay < 0:
@@ -154,7 +151,6 @@ def _objective_settings(settings: RefineSettings) -> TrainingSettings:
         precision=settings.precision,
         targets_per_reference=settings.draws,
         timestep_stratified=True,
-        timestep_lowest=settings.lowest,
         shared_noise="none",
         contrastive_weight=0.0,
         teacher_weight=0.0,
