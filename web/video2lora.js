@@ -6,6 +6,8 @@ import { api } from "../../scripts/api.js";
 const COLOURS = { VIDEO2LORA_HYPERNET: "#e0a458", ADAPTIVE_LORA: "#7bc8a4" };
 const DECIMALS = 7;
 const [LINE, CHARACTER] = [16, 5.6];
+// A new node is wide enough for its title.
+const NARROWEST = 225;
 // A preview of few pixels is not blown up to the node's width.
 const LARGER = 2;
 // What fits beside a value; a translation of an input's name goes first.
@@ -125,6 +127,7 @@ app.registerExtension({
         widget.options.precision = Math.max(widget.options.precision ?? 0, DECIMALS);
       }
     }
+    if (node.size[0] < NARROWEST) node.setSize([NARROWEST, node.size[1]]);
     const element = addFace(node);
     const executed = node.onExecuted;
     node.onExecuted = function (output) {
