@@ -75,6 +75,8 @@ def test_the_search_box_finds_every_node(page, comfy, words):
     box = view.locator(SEARCH_BOX)
     box.wait_for()
     box.fill(words)
+    # An empty box shows what is used most; the search follows the typing after a moment.
+    view.wait_for_timeout(1500)
     view.wait_for_function(f"() => document.querySelectorAll({SEARCH_FOUND!r}).length >= {len(known)}")
     page.screenshot(f"search_{words.replace(' ', '_')}_{page.rendering}")
     found = " ".join(view.locator(SEARCH_FOUND).all_inner_texts())
