@@ -84,7 +84,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
     "blend_two_references": (
         "**Two references in one LoRA.**\n\n*Blend*'s weights are their shares; a negative one "
         "subtracts.\n\n*Inspect* shows what each changes.",
-        210,
+        214,
         (
             CHOOSE_TWO,
             step("Predict one", "2", "6"),
@@ -149,7 +149,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         240,
         (
             CHOOSE,
-            step("Predict", "2", "6", "9"),
+            step("Predict", "2", "9", "6"),
             step("Apply; prompt", "22", "8", "10"),
             step("Sample, save each", "11", "20"),
             DECODE,
