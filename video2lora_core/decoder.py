@@ -90,11 +90,11 @@ def _attend_few_channels(queries: Tensor, context: Tensor, channels: int) -> Ten
 def folded_cross_attention(
     tokens: Tensor, context: Tensor, query: Tensor, out: Tensor, bias: Tensor, own_channels: int
 ) -> Tensor:
-    """Cross-attention of tokens (B, N, D) over the padded context (B, L, C'') by folded maps: (B, N, D)."""
-    batch, count, _ = tokens.shape
-    channels = context.shape[-1]
-    queries = F.linear(tokens, query).reshape(batch, -1, channels).to(context.dtype)
-    attended = attend(queries, context, own_channels).reshape(batch, count, -1)
+    """Cross-attention of tokens (B or 1, N, D) over the padded context (B, L, C'') by folded maps: (B, N, D)."""
+    batch, _, channels = context.shape
+    queries = F.linear(tokens, query).reshape(len(tokens), -1, channels).to(context.dtype)
+    attended = attend(queries.expand(batch, -1, -1), context, own_channels)
+    attended = attended.reshape(batch, tokens.shape[1], -1)
     return F.linear(attended.to(tokens.dtype), out, bias)
 
 
@@ -188,8 +188,14 @@ class FoldedBlock:
         self._block = block
         self._heads = heads
         self._own_channels = feature.shape[1]
-        self._qkv = torch.cat((own.q.weight, own.k.weight, own.v.weight)).to(dtype)
-        self._out = own.out.weight.to(dtype), own.out.bias.to(dtype)
+        out = own.out.weight.to(dtype)
+        if heads == 1:
+            # One head's keys and values need not be made either: its scores are x W_q W_k x.
+            self._qkv = own.k.weight.to(dtype).t() @ own.q.weight.to(dtype)
+            out = out @ own.v.weight.to(dtype)
+        else:
+            self._qkv = torch.cat((own.q.weight, own.k.weight, own.v.weight)).to(dtype)
+        self._out = out, own.out.bias.to(dtype)
         self._query = fold_query(cross.q.weight.to(dtype), cross.k.weight.to(dtype), feature, heads, channels)
         self._cross_out = fold_output(
             cross.v.weight.to(dtype), cross.out.weight.to(dtype), feature, heads, channels
@@ -200,7 +206,9 @@ class FoldedBlock:
         self._narrow = narrow.weight.to(dtype), narrow.bias.to(dtype)
 
     def __call__(self, hidden: Tensor, context: Tensor) -> Tensor:
-        """Tokens (B, N, D) and the padded context (B, L, C'') -> tokens (B, N, D)."""
+        """Tokens (B, N, D), or (1, N, D) as long as they are alike for all, and the padded context (B, L, C'')
+        -> tokens (B, N, D).
+        """
         hidden = hidden + self._self_attention(_norm(hidden, self._block.norm1))
         hidden = hidden + folded_cross_attention(
             _norm(hidden, self._block.norm2),
@@ -215,6 +223,10 @@ class FoldedBlock:
 
     def _self_attention(self, hidden: Tensor) -> Tensor:
         batch, count, size = hidden.shape
+        if self._heads == 1:
+            keys = hidden.unsqueeze(1)
+            attended = F.scaled_dot_product_attention(F.linear(keys, self._qkv), keys, keys)
+            return F.linear(attended.squeeze(1), *self._out)
         split = F.linear(hidden, self._qkv).reshape(batch, count, 3, self._heads, size // self._heads)
         q, k, v = split.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v)
@@ -246,7 +258,8 @@ class WeightDecoder(nn.Module):
         position = F.linear(table, self.pos_emb_proj.weight.to(feature.dtype))
         norm, head = self.delta_proj
         head_weight = head.weight.to(feature.dtype)
-        weights = feature.new_zeros(tokens.shape[0], self.num_targets, self.size)
+        # Alike for all references until they have looked at their context.
+        weights = feature.new_zeros(1, self.num_targets, self.size)
         for done in range(iterations):
             hidden = weights + position
             for block in blocks:

@@ -85,11 +85,11 @@ class AuxiliaryMatrices(nn.Module):
         """Vectors (B, N, D) of all targets in order -> name -> (up (B, out, rank) times scale, down (B, rank,
         in)), with gradients.
         """
-        expanded = {}
-        for (name, layer), own in zip(self, vectors.unbind(1), strict=True):
-            up, down = layer.factors(own)
-            expanded[name] = (up * scale if scale != 1 else up, down)
-        return expanded
+        first = self.layers[0]
+        a_pred, b_pred = split_vector(vectors.transpose(0, 1), first.rank, first.down_dim, first.up_dim)
+        matrices = [matrix for layer in self.layers for matrix in (layer.down, layer.up)]
+        factors = iter(_Expansion.apply(a_pred, scale * b_pred.transpose(-1, -2), *matrices))
+        return {name: (up, down) for name, down, up in zip(self._index, factors, factors, strict=True)}
 
     def __getitem__(self, name: str) -> LightLoRA:
         return self.layers[self._index[name]]
@@ -102,3 +102,46 @@ class AuxiliaryMatrices(nn.Module):
 
     def __iter__(self) -> Iterator[tuple[str, LightLoRA]]:
         return iter(zip(self._index, self.layers, strict=True))
+
+
+class _Expansion(torch.autograd.Function):
+    """Every layer's factors in one step of the graph: a step a product costs more than the products.
+
+    a_pred (N, B, rank, down_dim), b_pred (N, B, rank, up_dim), then down (down_dim, in) and up (out, up_dim) of
+    each layer -> down (B, rank, in), up (B, out, rank) of each, in the wider of the two dtypes.
+    """
+
+    @staticmethod
+    def forward(ctx, a_pred: Tensor, b_pred: Tensor, *matrices: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtype = a_pred.dtype
+        dtype = torch.promote_types(a_pred.dtype, matrices[0].dtype)
+        batch = a_pred.shape[1:3]
+        # Rows of all references together: (N, B * rank, down_dim or up_dim).
+        rows = [part.to(dtype).flatten(1, 2) for part in (a_pred, b_pred)]
+        ctx.save_for_backward(*rows, *matrices)
+        ctx.batch = batch
+        expanded = []
+        for a, b, down, up in zip(*rows, matrices[::2], matrices[1::2], strict=True):
+            expanded.append(torch.mm(a, down.to(dtype)).unflatten(0, batch))
+            expanded.append(torch.mm(b, up.to(dtype).t()).unflatten(0, batch).transpose(1, 2))
+        return tuple(expanded)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        a_pred, b_pred, *matrices = ctx.saved_tensors
+        dtype = a_pred.dtype
+        below, above = torch.empty_like(a_pred), torch.empty_like(b_pred)
+        of_matrices: list[Tensor | None] = []
+        layers = zip(a_pred, b_pred, below, above, matrices[::2], matrices[1::2], strict=True)
+        for index, (a, b, of_a, of_b, down, up) in enumerate(layers):
+            of_down = gradients[2 * index].flatten(0, 1)
+            of_up = gradients[2 * index + 1].transpose(1, 2).flatten(0, 1)
+            torch.mm(of_down, down.to(dtype).t(), out=of_a)
+            torch.mm(of_up, up.to(dtype), out=of_b)
+            for needed, rows, gradient, matrix in (
+                (ctx.needs_input_grad[2 + 2 * index], a, of_down, down),
+                (ctx.needs_input_grad[3 + 2 * index], of_up, b, up),
+            ):
+                of_matrices.append(torch.mm(rows.t(), gradient).to(matrix.dtype) if needed else None)
+        predicted = (part.unflatten(1, ctx.batch).to(ctx.dtype) for part in (below, above))
+        return *predicted, *of_matrices

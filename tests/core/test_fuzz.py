@@ -15,6 +15,7 @@ from video2lora_core.context import ContextConfig
 from video2lora_core.files.writing import write_safetensors
 from video2lora_core.motion_module import MotionModel
 from video2lora_core.training import cache, checkpoint
+from video2lora_core.training.shards import Store, is_sound
 
 from .small_models import latents, small_model, small_targets
 
@@ -77,11 +78,11 @@ def motion_module(folder):
 
 def clip_cache(folder):
     tensors = {"context": torch.ones(3, 4).half(), "latents": torch.zeros(1, 4, 2, 3, 3).half()}
-    facts = {"version": cache.FORMAT_VERSION, "hash": cache.tensors_fingerprint(tensors, {})}
-    write_safetensors(folder / "clip", tensors, {cache.METADATA_KEY: cache.json.dumps(facts)})
+    place = Store(folder, 1).add("clip", tensors)
+    place.rename(folder / "clip")
 
     def load():
-        if not cache.is_sound(folder / "clip"):
+        if not is_sound(folder / "clip"):
             raise Video2LoRAError("The entry is damaged and would be encoded again.")
         return cache.read_clip(folder / "clip")
 

@@ -12,7 +12,7 @@ from video2lora_core.errors import Video2LoRAError
 from video2lora_core.spec import LayerTarget
 from video2lora_core.training import Processes
 from video2lora_core.training.batch import sample_references
-from video2lora_core.training.cache import ClipCache, is_sound, read_clip
+from video2lora_core.training.cache import ClipCache, read_clip
 from video2lora_core.training.cached_clips import CachedClips
 from video2lora_core.training.clip_list import ClipRecord, read_clip_list
 from video2lora_core.training.data_settings import DataSettings

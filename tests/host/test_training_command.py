@@ -1,15 +1,17 @@
-"""The command line of training: one process, two processes, killed and resumed, and what it refuses."""
+"""The command line of training: one process, two machines, killed and resumed, and what it refuses."""
 
 import csv
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,6 +19,7 @@ from safetensors.torch import load_file
 from .training_clips import write_job
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+TWO_NODES = CHECKOUT / "docs" / "accelerate" / "gpu_16_two_nodes.yaml"
 STEPS = 4
 
 
@@ -50,6 +53,13 @@ def train(job, folder, *more, launcher=()):
     )
 
 
+def wait_for_checkpoint(folder, run):
+    deadline = time.monotonic() + 200
+    while not list((folder / "checkpoints").glob("step_*/state.safetensors")):
+        assert time.monotonic() < deadline and run.poll() is None, run.stderr.read()
+        time.sleep(0.02)
+
+
 def losses(folder):
     with (folder / "losses.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -78,33 +88,59 @@ def trained_by(host, folder):
     return host.core.Video2LoRA.load(folder / "hypernet.safetensors").config.training
 
 
-def test_two_processes_give_the_losses_of_one(host, job, whole):
-    folder = job.parent / "two"
-    # accelerate starts several processes on one machine under --multi_gpu alone; the script's --cpu keeps
-    # them off GPUs.  Under its own --cpu it would start one and say nothing.
-    launcher = [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-        "--main_process_port", "0",
+def machines(job, folder):
+    """Two machines of one process each, started as docs/training_scale.md says, that meet at an address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(TWO_NODES),
+        "--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(port),
+        "--machine_rank",
     ]  # fmt: skip
-    run = train(job, folder, launcher=launcher)
-    assert run.wait(timeout=250) == 0, run.stderr.read()
+    return [train(job, folder, launcher=[*command, str(rank)]) for rank in range(2)]
+
+
+def assert_same_training(one, other):
+    for first, second in zip(losses(one), losses(other), strict=True):
+        assert float(first["loss"]) == pytest.approx(float(second["loss"]), abs=1e-5)
+    state = last_state(other)
+    for name, value in last_state(one).items():
+        if name.startswith("model."):
+            assert torch.allclose(value, state[name], atol=1e-4), name
+
+
+def test_two_machines_give_the_losses_of_one_process(host, job, whole):
+    folder = job.parent / "two"
+    for machine in machines(job, folder):
+        assert machine.wait(timeout=250) == 0, machine.stderr.read()
     counts = [trained_by(host, output)["processes"] for output in (whole, folder)]
     assert counts == [1, 2]
-    for one, two in zip(losses(whole), losses(folder), strict=True):
-        assert float(one["loss"]) == pytest.approx(float(two["loss"]), abs=1e-5)
-    for name, value in last_state(whole).items():
-        if name.startswith("model."):
-            assert torch.allclose(value, last_state(folder)[name], atol=1e-4), name
+    assert_same_training(whole, folder)
+
+
+def test_a_machine_that_dies_ends_the_run_in_a_sentence_and_one_process_goes_on(job, whole):
+    folder = job.parent / "cut"
+    first, second = machines(job, folder)
+    try:
+        wait_for_checkpoint(folder, first)
+    finally:
+        # The launcher starts its processes in sessions of their own; a machine that dies takes all of them.
+        for process in [*psutil.Process(second.pid).children(recursive=True), second]:
+            process.kill()
+    second.wait(timeout=20)
+    assert first.wait(timeout=100) != 0
+    said = first.stderr.read()
+    assert said.count("Another process of this run has ended") == 1, said
+    resumed = train(job, folder, "--resume")
+    assert resumed.wait(timeout=200) == 0, resumed.stderr.read()
+    assert_same_training(whole, folder)
 
 
 def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
     folder = job.parent / "killed"
     run = train(job, folder)
-    deadline = time.monotonic() + 200
-    while not list((folder / "checkpoints").glob("step_*/state.safetensors")):
-        assert time.monotonic() < deadline and run.poll() is None, run.stderr.read()
-        time.sleep(0.02)
+    wait_for_checkpoint(folder, run)
     run.send_signal(signal.SIGKILL)
     run.wait(timeout=20)
     assert not (folder / "hypernet.safetensors").exists()

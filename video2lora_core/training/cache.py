@@ -1,29 +1,26 @@
-"""Clips and captions encoded once: one safetensors file each, written whole, checked by hash once."""
+"""Clips and captions encoded once, found again by what they depend on, checked by hash once."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..decoding import decode_windows
 from ..errors import Video2LoRAError
-from ..files.writing import tensors_fingerprint, write_safetensors
+from ..files.writing import tensors_fingerprint
 from .augment import augment_clip, augment_reference
 from .batch import step_generator
 from .buckets import ClipSize, fitting_size, window_starts
 from .clip_list import ClipRecord
 from .data_settings import DataSettings
 from .file_facts import FileFacts, UnusableClip
-
-METADATA_KEY = "video2lora_clip"
-FORMAT_VERSION = 4
+from .shards import FORMAT_VERSION, Store, is_sound, read_entry
 
 
 class ClipEncoder(Protocol):
@@ -62,13 +59,14 @@ class EncodedClip:
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """A clip on its way: its hash, size and entry; frames (versions, T, H, W, 3) of it as a target, then as a
-    reference; None where the cache has it.
+    """A clip on its way: its hash, size, the name of its entry and where that lies, None where the cache lacks
+    it; frames (versions, T, H, W, 3) of it as a target, then as a reference, once they are decoded.
     """
 
     content: str
     size: ClipSize
-    path: Path
+    name: str
+    path: Path | None
     targets: Tensor | None = None
     references: Tensor | None = None
 
@@ -86,9 +84,10 @@ class ClipCache:
         except OSError as error:
             raise Video2LoRAError(f"The cache folder '{folder}' can not be made: {error}.") from error
         self.known = FileFacts(folder)
+        self._store = Store(folder, settings.clips_per_file)
 
-    def entry(self, record: ClipRecord, content: str, size: ClipSize) -> Path:
-        """The path of a clip's entry; `content` is the hash of its file."""
+    def entry(self, record: ClipRecord, content: str, size: ClipSize) -> str:
+        """The name of a clip's entry; `content` is the hash of its file."""
         settings = self.settings
         facts = [
             FORMAT_VERSION, content, self.encoder.video_fingerprint, str(size), settings.fps, settings.stride,
@@ -97,33 +96,44 @@ class ClipCache:
         ]  # fmt: skip
         if self._reference_variants(record):
             facts += [settings.reference_variants, sorted(settings.reference_augmentations)]
-        return self.folder / f"{tensors_fingerprint({}, {'clip': facts})}.safetensors"
+        return tensors_fingerprint({}, {"clip": facts})
 
     def text(self, caption: str) -> Path:
         """The entry of a caption, encoded unless a sound one exists: one a caption, however many clips."""
         if caption not in self._texts:
             encoder = self.encoder
             facts = [FORMAT_VERSION, encoder.text_fingerprint, encoder.caption_fingerprint(caption)]
-            path = self.folder / f"text_{tensors_fingerprint({}, {'text': facts})}.safetensors"
-            if not self.is_sound(path):
-                self._write(path, {"context": encoder.encode_text(caption)}, f"The caption '{caption[:60]}'")
+            name = f"text_{tensors_fingerprint({}, {'text': facts})}"
+            path = self.find(name)
+            if path is None:
+                tensors = {"context": encoder.encode_text(caption)}
+                path = self._write(name, tensors, f"The caption '{caption[:60]}'")
+                self.flush(full=True)
             self._texts[caption] = path
         return self._texts[caption]
 
-    def is_sound(self, path: Path) -> bool:
-        """Whether an entry is there and whole; it is read for that once, as long as it does not change."""
-        if self.known.is_checked(path):
-            return True
-        if sound := is_sound(path):
-            self.known.checked(path)
-        return sound
+    def find(self, name: str, known: bool = False) -> Path | None:
+        """Where the cache has a sound entry; it is read for that once, as long as its file does not change.
+
+        known: without reading any.
+        """
+        places = self._store.places(name)
+        for path in places:
+            if self.known.is_checked(path):
+                return path
+        for path in () if known else places:
+            if is_sound(path):
+                self.known.checked(path)
+                return path
+        return None
 
     def locate(self, record: ClipRecord) -> DecodedClip:
-        """A clip's hash, size and entry, whether there is one or not. Raises UnusableClip."""
+        """A clip's hash, size and entry, as far as it is known without reading one. Raises UnusableClip."""
         settings = self.settings
         content, facts = self.known.clip(record.path)
         size = fitting_size(facts, settings.sizes(), settings.fps, settings.stride)
-        return DecodedClip(content, size, self.entry(record, content, size))
+        name = self.entry(record, content, size)
+        return DecodedClip(content, size, name, self.find(name, known=True))
 
     def decode(self, record: ClipRecord) -> DecodedClip:
         """What has to be encoded of a clip: it is decoded and fitted unless a sound entry exists.
@@ -131,9 +141,9 @@ class ClipCache:
         For threads: needs no device. Raises UnusableClip when the clip can not be decoded or is too short.
         """
         settings, found = self.settings, self.locate(record)
-        if self.is_sound(found.path):
-            return found
-        content, size = found.content, found.size
+        content, size, name = found.content, found.size, found.name
+        if path := found.path or self.find(name):
+            return DecodedClip(content, size, name, path)
         windows = self._windows(record, content, size)
         targets = []
         for number, frames in enumerate(windows):
@@ -146,21 +156,37 @@ class ClipCache:
             names = settings.reference_augmentations
             versions = [augment_reference(windows[i % len(windows)], names, d) for i, d in enumerate(draws)]
             references = torch.stack(versions)
-        return DecodedClip(content, size, found.path, torch.stack(targets), references)
+        return DecodedClip(content, size, name, None, torch.stack(targets), references)
 
-    def encode(self, clips: Sequence[tuple[ClipRecord, DecodedClip]]) -> None:
-        """Encode decoded clips of one size together, and write their entries.
+    def encode(self, clips: Sequence[tuple[ClipRecord, DecodedClip]]) -> list[Path]:
+        """Encode decoded clips of one size together; returns the places of their entries, which are written
+        as soon as they fill a file: see `waits` and `flush`.
 
         Raises Video2LoRAError for what is not a clip's fault: an encoder that gives values that are not
         finite, a disk that is full.
         """
         parts = [part for _, clip in clips for part in (clip.targets, clip.references) if part is not None]
         latents = list(self.encoder.encode_videos(torch.cat(parts)).split([len(part) for part in parts]))
+        places = []
         for record, clip in clips:
             tensors = {"latents": latents.pop(0)}
             if clip.references is not None:
                 tensors["references"] = latents.pop(0)
-            self._write(clip.path, tensors, f"'{record.path}'")
+            places.append(self._write(clip.name, tensors, f"'{record.path}'"))
+        self.flush(full=True)
+        return places
+
+    @property
+    def waits(self) -> bool:
+        """Whether something encoded is not written yet."""
+        return self._store.waits
+
+    def flush(self, full: bool = False) -> None:
+        """Write what is encoded, or only what fills a file. Raises Video2LoRAError when the disk does not take
+        it.
+        """
+        for path in self._store.flush(full):
+            self.known.checked(path)
 
     def _reference_variants(self, record: ClipRecord) -> int:
         return self.settings.reference_variants if record.role != "target" else 0
@@ -177,31 +203,17 @@ class ClipCache:
         except Video2LoRAError as error:
             raise UnusableClip(str(error)) from error
 
-    def _write(self, path: Path, tensors: dict[str, Tensor], what: str) -> None:
+    def _write(self, name: str, tensors: dict[str, Tensor], what: str) -> Path:
         if not all(torch.isfinite(value).all() for value in tensors.values()):
             raise Video2LoRAError(
                 f"{what} encodes to values that are not finite; use a VAE and a text encoder in float32 or "
                 "bfloat16, or remove the clip."
             )
-        half = {name: tensors[name].to(torch.float16).contiguous() for name in sorted(tensors)}
-        facts = {"version": FORMAT_VERSION, "hash": tensors_fingerprint(half, {})}
-        write_safetensors(path, half, {METADATA_KEY: json.dumps(facts)})
-        self.known.checked(path)
-
-
-def is_sound(path: Path) -> bool:
-    """Whether an entry is there, whole, and what its hash says."""
-    if not path.is_file():
-        return False
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (OSError, SafetensorError, ValueError, RecursionError, NotImplementedError):
-        return False
-    if not isinstance(facts, dict) or facts.get("version") != FORMAT_VERSION:
-        return False
-    return facts.get("hash") == tensors_fingerprint(tensors, {})
+        half = {key: value.to(torch.float16).contiguous() for key, value in tensors.items()}
+        path = self._store.add(name, half)
+        if not self._store.waits:
+            self.known.checked(path)
+        return path
 
 
 def read_clip(path: Path) -> EncodedClip:
@@ -217,8 +229,7 @@ def read_text(path: Path) -> Tensor:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return read_entry(path)
     except (OSError, SafetensorError, NotImplementedError) as error:
         raise Video2LoRAError(
             f"The cached clip '{path}' is damaged ({error}); start again to encode it."

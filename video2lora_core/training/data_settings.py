@@ -59,6 +59,11 @@ class DataSettings:
         0, "Threads that decode and fit clips while others are encoded; 0: as many as there are cores, to 8."
     )
     encode_together: int = setting(4, "Clips that go through the VAE together.")
+    clips_per_file: int = setting(
+        1,
+        "Encoded clips in one file of the cache; 1: each its own. Some hundred suit many clips and network "
+        "storage. What the cache has is found either way.",
+    )
     variants: int = setting(
         1, "Encoded versions of every clip; the first is the clip itself, others are augmented."
     )
@@ -96,7 +101,7 @@ class DataSettings:
     )
 
     def __post_init__(self) -> None:
-        for name in ("frames", "stride", "variants", "windows", "encode_together"):
+        for name in ("frames", "stride", "variants", "windows", "encode_together", "clips_per_file"):
             if getattr(self, name) < 1:
                 raise Video2LoRAError(f"The setting {name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.fps <= 1000:

@@ -86,6 +86,7 @@ def encode_dataset(
         cache.text(caption)
         if progress is not None:
             progress(len(records), len(records))
+    cache.flush()
     cache.known.save()
     return collect(records, outcomes, cache.text)
 

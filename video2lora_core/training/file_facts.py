@@ -13,6 +13,7 @@ from typing import Any
 from ..decoding import ClipFacts, check_file, clip_facts
 from ..errors import Video2LoRAError
 from ..files.writing import failing_in_a_sentence, replacing
+from .shards import file_of
 
 FOLDER = "known"
 # Many small notes are joined into one; another start may be reading the old ones.
@@ -90,11 +91,11 @@ class FileFacts:
         return "clip" in self._still(path)
 
     def is_checked(self, path: Path) -> bool:
-        """Whether a file of the cache is the one that was found sound before."""
+        """Whether an entry of the cache is the one that was found sound before."""
         return bool(self._still(path).get("sound"))
 
     def checked(self, path: Path) -> None:
-        """Remember that a file of the cache is sound."""
+        """Remember that an entry of the cache is sound."""
         self._learn(path, {"sound": True})
 
     def save(self) -> None:
@@ -127,7 +128,7 @@ class FileFacts:
 
 def _moment(path: Path) -> list[int] | None:
     try:
-        stat = path.stat()
+        stat = file_of(path).stat()
     except OSError:
         return None
     return [stat.st_size, stat.st_mtime_ns]

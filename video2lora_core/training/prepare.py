@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import Video2LoRAError
 from ..files.writing import failing_in_a_sentence
 from .cache import ClipCache, DecodedClip
 from .clip_list import ClipRecord
@@ -53,6 +54,7 @@ class _Work:
     claims: dict[int, Path] = field(default_factory=dict)
     running: deque[tuple[int, Future[DecodedClip]]] = field(default_factory=deque)
     waiting: list[tuple[int, DecodedClip]] = field(default_factory=list)
+    unwritten: list[tuple[int, DecodedClip, Path]] = field(default_factory=list)
     shared: float = 0.0
 
     def done(self, index: int, outcome: Outcome) -> None:
@@ -60,9 +62,15 @@ class _Work:
         if (claim := self.claims.pop(index, None)) is not None:
             claim.unlink(missing_ok=True)
         self.told(len(self.outcomes))
+
+    def share(self) -> None:
+        """Now and then: tell others what was found out and that the claims are alive, hear what they say."""
         if time.monotonic() - self.shared > SHARE_SECONDS:
             self.cache.known.save()
             self.cache.known.reload()
+            for claim in self.claims.values():
+                with suppress(OSError):
+                    os.utime(claim)
             self.shared = time.monotonic()
 
     def look(self, index: int) -> bool:
@@ -70,10 +78,10 @@ class _Work:
         record = self.records[index]
         if not self.cache.known.has_clip(record.path):
             return False
-        path = self.cache.locate(record)
-        if not self.cache.known.is_checked(path.path):
+        found = self.cache.locate(record)
+        if found.path is None:
             return False
-        self.done(index, Outcome(path.content, path.path, str(path.size)))
+        self.done(index, Outcome(found.content, found.path, str(found.size)))
         return True
 
     def claim(self, index: int) -> bool:
@@ -93,6 +101,7 @@ class _Work:
 
     def finish_oldest(self) -> None:
         """Wait for the clip that was begun first; encode those that wait when there are enough."""
+        self.share()
         index, future = self.running.popleft()
         try:
             clip = future.result()
@@ -111,10 +120,17 @@ class _Work:
     def encode(self) -> None:
         """Encode what waits."""
         if self.waiting:
-            self.cache.encode([(self.records[index], clip) for index, clip in self.waiting])
-        for index, clip in self.waiting:
-            self.done(index, Outcome(clip.content, clip.path, str(clip.size), encoded=True))
-        self.waiting = []
+            places = self.cache.encode([(self.records[index], clip) for index, clip in self.waiting])
+            self.unwritten += [(*waits, place) for waits, place in zip(self.waiting, places, strict=True)]
+            self.waiting = []
+        if not self.cache.waits:
+            self.written()
+
+    def written(self) -> None:
+        """What was encoded is in its files."""
+        done, self.unwritten = self.unwritten, []
+        for index, clip, place in done:
+            self.done(index, Outcome(clip.content, place, str(clip.size), encoded=True))
 
 
 def claim_path(folder: Path, record: ClipRecord) -> Path:
@@ -142,7 +158,7 @@ def prepare(
     left = deque([*range(first, total), *range(first)])
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
-        while left or work.running or work.waiting:
+        while left:
             others = 0
             for _ in range(len(left)):
                 index = left.popleft()
@@ -158,12 +174,17 @@ def prepare(
             while work.running:
                 work.finish_oldest()
             work.encode()
+            cache.flush()
+            work.written()
             if others:
                 cache.known.save()
                 time.sleep(POLL_SECONDS)
                 cache.known.reload()
     finally:
         pool.shutdown(cancel_futures=True)
+        # After an error, which is the one to be told: what is encoded is kept if it can be.
+        with suppress(Video2LoRAError):
+            cache.flush()
         for claim in work.claims.values():
             claim.unlink(missing_ok=True)
     cache.known.save()

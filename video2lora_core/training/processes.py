@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import Tensor
 
 from ..errors import Video2LoRAError
@@ -54,7 +54,8 @@ class Processes:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters])
-        dist.all_reduce(flat)
+        with _meeting():
+            dist.all_reduce(flat)
         flat /= self.count
         offset = 0
         for parameter in parameters:
@@ -67,19 +68,27 @@ class Processes:
         if self.count == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.count)]
-        dist.all_gather(parts, rows.contiguous())
+        with _meeting():
+            dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     def gather_differentiable(self, rows: Tensor) -> Tensor:
-        """As `gather`, with gradient to every process's rows."""
-        return rows if self.count == 1 else torch.cat(dist_nn.all_gather(rows.contiguous()))
+        """As `gather`, with gradient to this process's own rows: what a loss of all rows gives them, `count`
+        times, since gradients are averaged over the processes.
+        """
+        if self.count == 1:
+            return rows
+        parts = list(self.gather(rows.detach()).chunk(self.count))
+        parts[self.rank] = _Amplified.apply(rows, self.count)
+        return torch.cat(parts)
 
     def gather_objects(self, values: list) -> list:
         """The lists of all processes, joined."""
         if self.count == 1:
             return values
         parts: list = [None] * self.count
-        dist.all_gather_object(parts, values)
+        with _meeting():
+            dist.all_gather_object(parts, values)
         return [value for part in parts for value in part]
 
     def mean(self, values: Tensor) -> Tensor:
@@ -87,7 +96,8 @@ class Processes:
         if self.count == 1:
             return values
         total = values.to(self.device)
-        dist.all_reduce(total)
+        with _meeting():
+            dist.all_reduce(total)
         return (total / self.count).to(values.device)
 
     def any(self, flag: bool) -> bool:
@@ -95,18 +105,45 @@ class Processes:
         if self.count == 1:
             return flag
         total = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(total)
+        with _meeting():
+            dist.all_reduce(total)
         return bool(total.item() > 0)
 
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.count > 1:
-            dist.barrier()
+            with _meeting():
+                dist.barrier()
 
     def finish(self) -> None:
         """Leave the process group."""
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _meeting() -> Iterator[None]:
+    """Around what all processes do together: Video2LoRAError where one of them does not come."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Video2LoRAError(
+            "Another process of this run has ended or can not be reached any more; nothing that was saved is "
+            "lost: start again with --resume, with as many processes as there are now."
+        ) from error
+
+
+class _Amplified(torch.autograd.Function):
+    """The rows as they are, their gradient times a number."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, factor: int) -> Tensor:
+        ctx.factor = factor
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
 
 
 def memory_used(device: torch.device) -> float:

@@ -184,12 +184,13 @@ class Trainer:
             totals += values.float().cpu().double() / settings.accumulation
             rows = zip(batch.conditions, losses.references.tolist(), strict=True)
             observed += [(start + row, name, loss) for row, (name, loss) in enumerate(rows)]
-        norm = self.update.apply(state)
+        # What processes tell each other comes before any change: a run that loses one is saved as it was.
         total, diffusion, teacher = processes.mean(totals).tolist()
+        observed = sorted(processes.gather_objects(observed)) if settings.balance_conditions else []
+        norm = self.update.apply(state)
+        self.objective.balance.observe(observed)
         compared = float(contrastive.detach())
         total += settings.contrastive_weight * compared
-        if settings.balance_conditions:
-            self.objective.balance.observe(sorted(processes.gather_objects(observed)))
         state.elapsed = time.monotonic() - self._started
         progress = state.progress(settings)
         left = state.elapsed * (1.0 - progress) / progress if progress > 0 else 0.0
