@@ -90,7 +90,7 @@ def _attend_few_channels(queries: Tensor, context: Tensor, channels: int) -> Ten
 def folded_cross_attention(
     tokens: Tensor, context: Tensor, query: Tensor, out: Tensor, bias: Tensor, own_channels: int
 ) -> Tensor:
-    """Cross-attention of tokens (B or 1, N, D) over the padded context (B, L, C'') by folded maps: (B, N, D)."""
+    """Cross-attention of tokens (B or 1, N, D) over the padded context (B, L, C''), folded: (B, N, D)."""
     batch, _, channels = context.shape
     queries = F.linear(tokens, query).reshape(len(tokens), -1, channels).to(context.dtype)
     attended = attend(queries.expand(batch, -1, -1), context, own_channels)
@@ -206,8 +206,8 @@ class FoldedBlock:
         self._narrow = narrow.weight.to(dtype), narrow.bias.to(dtype)
 
     def __call__(self, hidden: Tensor, context: Tensor) -> Tensor:
-        """Tokens (B, N, D), or (1, N, D) as long as they are alike for all, and the padded context (B, L, C'')
-        -> tokens (B, N, D).
+        """Tokens (B, N, D), or (1, N, D) while they are alike for all, and the padded context (B, L, C'') ->
+        tokens (B, N, D).
         """
         hidden = hidden + self._self_attention(_norm(hidden, self._block.norm1))
         hidden = hidden + folded_cross_attention(

@@ -107,8 +107,8 @@ class AuxiliaryMatrices(nn.Module):
 class _Expansion(torch.autograd.Function):
     """Every layer's factors in one step of the graph: a step a product costs more than the products.
 
-    a_pred (N, B, rank, down_dim), b_pred (N, B, rank, up_dim), then down (down_dim, in) and up (out, up_dim) of
-    each layer -> down (B, rank, in), up (B, out, rank) of each, in the wider of the two dtypes.
+    a_pred (N, B, rank, down_dim), b_pred (N, B, rank, up_dim), then down (down_dim, in) and up (out, up_dim)
+    of each layer -> down (B, rank, in), up (B, out, rank) of each, in the wider of the two dtypes.
     """
 
     @staticmethod

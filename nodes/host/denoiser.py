@@ -31,11 +31,11 @@ from .animatediff import (
     normalised_by_evolved,
     normalised_over_frames,
 )
+from .blocks import recompute_in_backward, shard
 from .branch import runs_beside
 from .layers import scopes
 from .patching import settle_or_refuse
 from .private_copy import private_copy
-from .recompute import recompute_in_backward
 from .rotary import give_rotary_gradients
 
 
@@ -61,10 +61,11 @@ class HostDenoiser:
     model: the MODEL; its weights are copied with all patches applied, and it can be used on as before.
     targets: the layers that carry LoRAs. facts: what the conditioning says beside the text, for models that
     read it (pooled text, guidance). recompute: gradient checkpointing of ResBlocks, transformers and
-    temporal modules. weight_dtype: what the copy is stored in; None keeps the host's choice.
+    temporal modules. weight_dtype: what the copy is stored in; None keeps the host's choice. sharded: each of
+    the processes holds a part of those blocks, and they are put together one at a time (FSDP).
 
-    Raises Video2LoRAError when MODEL lacks a target, one has another shape, or a LoRA runs
-    beside its weights.
+    Raises Video2LoRAError when MODEL lacks a target, one has another shape, a LoRA runs
+    beside its weights, or a model that has no such blocks is to be sharded.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class HostDenoiser:
         recompute: bool = False,
         weight_dtype: torch.dtype | None = torch.float32,
         facts: Mapping[str, Any] | None = None,
+        sharded: bool = False,
     ) -> None:
         self._facts = {
             key: value.clone() if isinstance(value, Tensor) else value for key, value in (facts or {}).items()
@@ -86,9 +88,10 @@ class HostDenoiser:
                 "This MODEL carries an adaptive LoRA that runs beside its weights, which training would "
                 "leave out without a word; apply it with the mode merge, or train on the MODEL without it."
             )
-        copied, counterparts = private_copy(model)
+        device = model.load_device
+        copied, counterparts = private_copy(model, torch.device("cpu") if sharded else device)
         self._model = copied
-        self._sampling = copied.model_sampling.to(model.load_device)
+        self._sampling = copied.model_sampling.to(device)
         self._modules = _target_modules(model, targets, counterparts)
         self._motion = _motion_models(model, counterparts)
         own = [counterparts[id(part.model)] for part in model.get_additional_models_with_key(MOTION_KEY)]
@@ -96,13 +99,15 @@ class HostDenoiser:
             **model.model_options["transformer_options"],
             "wrappers": {WrappersMP.DIFFUSION_MODEL: {MOTION_KEY: [TemporalLayers(part) for part in own]}},
         }
-        self.device = model.load_device
+        self.device = device
         self.identity = self._fingerprints(model, counterparts)
         if weight_dtype is not None:
             for part in (copied.diffusion_model, *own):
                 part.to(weight_dtype)
             copied.diffusion_model.dtype = weight_dtype
             copied.manual_cast_dtype = None
+        if sharded:
+            shard([copied.diffusion_model, *own], device)
         self._joined = any(part.layout.normalises_over_frames for part in own)
         # AnimateDiff-Evolved joins them while it samples, which this does not.
         self._unjoined = (copied.diffusion_model,) if normalised_by_evolved(model) else ()

@@ -31,8 +31,8 @@ MEMORY_HANDLE = re.compile(
 )
 
 
-def private_copy(model: ModelPatcher) -> tuple[nn.Module, dict[int, Any]]:
-    """A frozen copy of MODEL's host model on its load device, and the copy of each part by the part's id.
+def private_copy(model: ModelPatcher, device: torch.device) -> tuple[nn.Module, dict[int, Any]]:
+    """A frozen copy of MODEL's host model on a device, and the copy of each part by the part's id.
 
     The motion module that our own loader attached is copied too, and found by its id; one that
     AnimateDiff-Evolved injects is inside the copied UNet. MODEL and all others leave the device.
@@ -57,7 +57,7 @@ def private_copy(model: ModelPatcher) -> tuple[nn.Module, dict[int, Any]]:
             ) from error
     copied[0].current_patcher = None
     for part in copied:
-        _as_normal_tensors(part, model.load_device).eval()
+        _as_normal_tensors(part, device).eval()
     for patcher in (model, *model.get_nested_additional_models()):
         _write_patches(patcher, counterparts)
     return copied[0], counterparts

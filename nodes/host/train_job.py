@@ -247,8 +247,9 @@ def _make_trainer(
     # Half-precision weights under autocast; full ones where everything is computed in full.
     weight_dtype = torch.float32 if settings.precision == "fp32" else None
     denoiser = HostDenoiser(
-        model, list(hypernet.targets), recompute=settings.gradient_checkpointing, weight_dtype=weight_dtype
-    )
+        model, list(hypernet.targets), recompute=settings.gradient_checkpointing, weight_dtype=weight_dtype,
+        sharded=processes.sharded,
+    )  # fmt: skip
     sets = {"train": training, "seen": training, "heldout": heldout}
     extra = {
         "repeats": job.data.repeats_by_condition(),

@@ -1,6 +1,7 @@
 """How a run goes on and ends: schedules, optimizers by name, the best checkpoint, early stop, its record."""
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -82,6 +83,29 @@ def test_what_an_optimizer_counts_for_itself_is_resumed(tmp_path, monkeypatch):
     resumed.run()
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("name", "package"), [("adamw8bit", "bitsandbytes"), ("prodigy", "prodigyopt")])
+def test_an_optimizer_that_is_installed_learns_and_is_resumed(name, package, tmp_path, monkeypatch):
+    module = pytest.importorskip(package)
+    if name == "adamw8bit":
+        # It keeps small tensors in 32 bit, and these are all small.
+        narrow = functools.partial(module.optim.AdamW8bit, min_8bit_size=1)
+        monkeypatch.setattr("bitsandbytes.optim.AdamW8bit", narrow)
+    settings = dataclasses.replace(SHORT, optimizer=name)
+    whole, untouched = trainer(tmp_path / "whole", settings), trainer()
+    whole.run()
+    cut = trainer(tmp_path / "cut", settings)
+    cut._listener = lambda report: cut.request_stop() if report.step == 5 else None
+    cut.run()
+    resumed = trainer(tmp_path / "cut", settings)
+    assert resumed.resume()
+    resumed.run()
+    types = {v.dtype for s in whole.update.optimizer.state.values() for v in s.values() if torch.is_tensor(v)}
+    assert (torch.uint8 in types) == (name == "adamw8bit")
+    rows = zip(*(run.model.parameters() for run in (whole, resumed, untouched)), strict=True)
+    changed = [not torch.equal(one, first) for one, other, first in rows if torch.equal(one, other)]
+    assert len(changed) == len(list(whole.model.parameters())) and sum(changed) > len(changed) / 2
 
 
 def planned(run, gaps):

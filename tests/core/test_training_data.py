@@ -20,6 +20,7 @@ from video2lora_core.training.dataset import encode_dataset, split_heldout
 from video2lora_core.training.new_hypernet import HypernetSettings
 from video2lora_core.training.settings import TrainingSettings
 from video2lora_core.training.settings_file import describe, read_config
+from video2lora_core.training.shards import is_sound
 
 SECTIONS = {"data": DataSettings, "hypernet": HypernetSettings, "training": TrainingSettings}
 SMALL = DataSettings(frames=3, width=32, height=32)

@@ -1,4 +1,4 @@
-"""Many clips in one file of the cache: found again, shared, taken up after an interrupt, healed when damaged."""
+"""Many clips in one file of the cache: found again, shared, taken up after an interrupt, healed."""
 
 import dataclasses
 import logging
@@ -26,6 +26,10 @@ def records(tmp_path_factory):
     return read_clip_list(write_dataset(tmp_path_factory.mktemp("clips"), clips=3))
 
 
+def clips_of(entries):
+    return [clip for clips in entries.values() for clip in clips]
+
+
 def files(folder):
     return sorted(path.name for path in folder.rglob("*.safetensors"))
 
@@ -36,7 +40,7 @@ def test_entries_lie_together_and_are_those_that_lie_alone(records, tmp_path):
     # Nine clips by four; two captions, the given one and the empty one.
     assert len(files(tmp_path / "alone")) == 11 and len(files(tmp_path / "packed")) == 4
     assert report.encoded == 9
-    for one, other in zip(sum(alone.values(), []), sum(packed.values(), []), strict=True):
+    for one, other in zip(clips_of(alone), clips_of(packed), strict=True):
         assert one.path.stem == other.path.name and one.text.stem == other.text.name, "one identity of a run"
         assert torch.equal(read_clip(one.path).latents, read_clip(other.path).latents)
         assert torch.equal(read_text(one.text), read_text(other.text))
@@ -55,7 +59,7 @@ def test_what_is_packed_is_found_again_whatever_the_setting(records, tmp_path, f
 
 def test_a_damaged_file_costs_what_was_damaged(records, tmp_path, caplog):
     entries, _ = encode(records, tmp_path, PACKED)
-    clips = sorted((clip.path for clip in sum(entries.values(), [])), key=str)
+    clips = sorted((clip.path for clip in clips_of(entries)), key=str)
     flipped = clips[0]
     content = bytearray(file_of(flipped).read_bytes())
     content[-1] ^= 1
@@ -64,17 +68,17 @@ def test_a_damaged_file_costs_what_was_damaged(records, tmp_path, caplog):
     assert sound.count(False) == 1
     encoder = CountingEncoder()
     entries, _ = encode(records, tmp_path, PACKED, encoder)
-    assert encoder.videos == 1 and all(is_sound(clip.path) for clip in sum(entries.values(), []))
+    assert encoder.videos == 1 and all(is_sound(clip.path) for clip in clips_of(entries))
     whole = next(file_of(path) for path in clips if file_of(path) != file_of(flipped))
-    lost = sum(file_of(clip.path) == whole for clip in sum(entries.values(), []))
+    lost = sum(file_of(clip.path) == whole for clip in clips_of(entries))
     whole.write_bytes(whole.read_bytes()[:100])
-    with pytest.raises(Video2LoRAError, match="damaged .* start again to encode it"):
-        read_clip(next(clip.path for clip in sum(entries.values(), []) if file_of(clip.path) == whole))
+    with pytest.raises(Video2LoRAError, match=r"damaged .* start again to encode it"):
+        read_clip(next(clip.path for clip in clips_of(entries) if file_of(clip.path) == whole))
     encoder = CountingEncoder()
     with caplog.at_level(logging.WARNING):
         entries, _ = encode(records, tmp_path, PACKED, encoder)
     assert encoder.videos == lost > 0 and f"{whole.name}' is damaged" in caplog.text
-    assert all(is_sound(clip.path) for clip in sum(entries.values(), []))
+    assert all(is_sound(clip.path) for clip in clips_of(entries))
 
 
 def test_an_interrupt_keeps_what_is_encoded_and_not_yet_in_a_full_file(records, tmp_path):

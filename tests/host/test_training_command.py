@@ -19,12 +19,14 @@ from safetensors.torch import load_file
 from .training_clips import write_job
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-TWO_NODES = CHECKOUT / "docs" / "accelerate" / "gpu_16_two_nodes.yaml"
+CONFIGS = CHECKOUT / "docs" / "accelerate"
 STEPS = 4
+# Seconds after which a process hangs, also on a machine that does much else.
+WAIT = 900
 
 
 @pytest.fixture(scope="module")
-def job(host_path, tmp_path_factory):
+def job(host, tmp_path_factory):
     folder = tmp_path_factory.mktemp("command")
     return write_job(folder, STEPS)
 
@@ -34,7 +36,7 @@ def whole(job):
     """The output folder of the uninterrupted run in one process."""
     folder = job.parent / "whole"
     run = train(job, folder)
-    assert run.wait(timeout=200) == 0, run.stderr.read()
+    assert run.wait(timeout=WAIT) == 0, run.stderr.read()
     return folder
 
 
@@ -54,7 +56,7 @@ def train(job, folder, *more, launcher=()):
 
 
 def wait_for_checkpoint(folder, run):
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + WAIT
     while not list((folder / "checkpoints").glob("step_*/state.safetensors")):
         assert time.monotonic() < deadline and run.poll() is None, run.stderr.read()
         time.sleep(0.02)
@@ -88,16 +90,20 @@ def trained_by(host, folder):
     return host.core.Video2LoRA.load(folder / "hypernet.safetensors").config.training
 
 
-def machines(job, folder):
-    """Two machines of one process each, started as docs/training_scale.md says, that meet at an address."""
+def launcher(config, *more):
+    """`accelerate launch` with a config of docs/accelerate, for two processes here."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(TWO_NODES),
-        "--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(port),
-        "--machine_rank",
+    return [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config),
+        "--num_processes", "2", "--main_process_port", str(port), *more,
     ]  # fmt: skip
+
+
+def machines(job, folder):
+    """Two machines of one process each, started as docs/training_scale.md says, that meet at an address."""
+    command = launcher("gpu_16_two_nodes.yaml", "--main_process_ip", "127.0.0.1", "--machine_rank")
     return [train(job, folder, launcher=[*command, str(rank)]) for rank in range(2)]
 
 
@@ -113,7 +119,7 @@ def assert_same_training(one, other):
 def test_two_machines_give_the_losses_of_one_process(host, job, whole):
     folder = job.parent / "two"
     for machine in machines(job, folder):
-        assert machine.wait(timeout=250) == 0, machine.stderr.read()
+        assert machine.wait(timeout=WAIT) == 0, machine.stderr.read()
     counts = [trained_by(host, output)["processes"] for output in (whole, folder)]
     assert counts == [1, 2]
     assert_same_training(whole, folder)
@@ -129,12 +135,33 @@ def test_a_machine_that_dies_ends_the_run_in_a_sentence_and_one_process_goes_on(
         for process in [*psutil.Process(second.pid).children(recursive=True), second]:
             process.kill()
     second.wait(timeout=20)
-    assert first.wait(timeout=100) != 0
+    assert first.wait(timeout=WAIT) != 0
     said = first.stderr.read()
     assert said.count("Another process of this run has ended") == 1, said
     resumed = train(job, folder, "--resume")
-    assert resumed.wait(timeout=200) == 0, resumed.stderr.read()
+    assert resumed.wait(timeout=WAIT) == 0, resumed.stderr.read()
     assert_same_training(whole, folder)
+
+
+def test_a_backbone_in_two_parts_trains_as_a_whole_one(job, whole):
+    folder = job.parent / "sharded"
+    run = train(job, folder, launcher=launcher("gpu_8_sharded.yaml"))
+    assert run.wait(timeout=WAIT) == 0, run.stderr.read()
+    assert_same_training(whole, folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "processes", "machines"),
+    [("gpu_1", 1, 1), ("gpu_8", 8, 1), ("gpu_8_sharded", 8, 1), ("gpu_16_two_nodes", 16, 2)],
+)
+def test_accelerate_reads_its_configs(config, processes, machines):
+    """As `accelerate launch` itself reads them, which refuses what it does not know."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    command = ["--config_file", str(CONFIGS / f"{config}.yaml"), "train.py"]
+    read, _, _ = _validate_launch_command(launch_command_parser().parse_args(command))
+    assert (read.num_processes, read.num_machines) == (processes, machines)
+    assert (read.multi_gpu, read.use_fsdp) == (config in ("gpu_8", "gpu_16_two_nodes"), "sharded" in config)
 
 
 def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
@@ -145,7 +172,7 @@ def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
     run.wait(timeout=20)
     assert not (folder / "hypernet.safetensors").exists()
     resumed = train(job, folder, "--resume")
-    assert resumed.wait(timeout=200) == 0, resumed.stderr.read()
+    assert resumed.wait(timeout=WAIT) == 0, resumed.stderr.read()
     one, other = last_state(whole), last_state(folder)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     columns = ("step", "loss", "grad_norm", "rate")
@@ -182,7 +209,7 @@ def test_a_dry_run_says_what_would_be_trained_on_and_trains_nothing(job):
         str(folder),
         "--dry-run",
     ]
-    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=200)
+    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=WAIT)
     assert run.returncode == 0, run.stderr
     assert "6 clips of 2 conditions; held out: up" in run.stdout
     assert [path.name for path in folder.iterdir()] == ["pairs.jpg"]
@@ -198,14 +225,14 @@ def test_a_run_is_made_again_from_its_record(host, job, whole):
     assert training["config"]["training"]["steps"] == STEPS and training["hashes"] == record["hashes"]
     folder = job.parent / "again"
     command = [sys.executable, "train.py", "reproduce", str(whole), "--cpu", "--output", str(folder)]
-    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=250)
+    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=WAIT)
     assert run.returncode == 0, run.stderr
     one, other = last_state(whole), last_state(folder)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     record["hashes"]["backbone"] = "0" * 40
     (folder / "run.json").write_text(json.dumps(record))
     command[3], command[-1] = str(folder), str(job.parent / "other")
-    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=250)
+    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=WAIT)
     assert run.returncode == 2 and "backbone is another than that of the run to reproduce" in run.stderr
     assert "Traceback" not in run.stderr
 

@@ -59,8 +59,8 @@ class EncodedClip:
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """A clip on its way: its hash, size, the name of its entry and where that lies, None where the cache lacks
-    it; frames (versions, T, H, W, 3) of it as a target, then as a reference, once they are decoded.
+    """A clip on its way: its hash, size, the name of its entry and where that lies, None where there is none;
+    frames (versions, T, H, W, 3) of it as a target, then as a reference, once they are decoded.
     """
 
     content: str
@@ -182,9 +182,7 @@ class ClipCache:
         return self._store.waits
 
     def flush(self, full: bool = False) -> None:
-        """Write what is encoded, or only what fills a file. Raises Video2LoRAError when the disk does not take
-        it.
-        """
+        """Write what is encoded, or only what fills a file. Raises Video2LoRAError when the disk is full."""
         for path in self._store.flush(full):
             self.known.checked(path)
 

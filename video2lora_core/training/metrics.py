@@ -165,14 +165,15 @@ def compare(objective: Objective, source: ClipSource, label: str, share: int) ->
     draw = draw_noise(tuple(batch.target_latents.shape), k, objective.denoiser.num_timesteps, noise, settings)
     others = shuffled_references(batch.ids).tolist()
     found: list[tuple[int, dict[str, list[float]]]] = []
-    for start in range(processes.rank * share, total, processes.count * share):
+    for part in processes.own(-(-total // share)):
+        start = part * share
         rows = range(start, min(start + share, total))
-        part = batch.references(rows.start, rows.stop).to(device)
-        wrong = batch.reference_latents[[others[row] for row in rows]].to(part.reference_latents)
+        shown = batch.references(rows.start, rows.stop).to(device)
+        wrong = batch.reference_latents[[others[row] for row in rows]].to(shown.reference_latents)
         noises = draw.rows(rows.start * k, rows.stop * k).to(device)
-        losses = objective.reference_losses(part, noises, wrong)
+        losses = objective.reference_losses(shown, noises, wrong)
         found.append((start, {kind: values.tolist() for kind, values in losses.items()}))
-    parts = [losses for _, losses in sorted(processes.gather_objects(found), key=lambda part: part[0])]
+    parts = [losses for _, losses in sorted(dict(processes.gather_objects(found)).items())]
     return summarise(
         label,
         batch.conditions,

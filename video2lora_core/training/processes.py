@@ -15,19 +15,25 @@ from ..errors import Video2LoRAError
 
 class Processes:
     """This process among its equals. Gradients are averaged in one flat all-reduce, so that the prediction
-    needs no wrapper module and accumulation costs no extra communication."""
+    needs no wrapper module and accumulation costs no extra communication. sharded: each holds a part of the
+    frozen backbone, so all of them go through it equally often.
+    """
 
-    def __init__(self, rank: int = 0, count: int = 1, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, rank: int = 0, count: int = 1, device: torch.device | str = "cpu", sharded: bool = False
+    ) -> None:
         self.rank = rank
         self.count = count
         self.device = torch.device(device)
+        self.sharded = sharded
 
     @classmethod
     def start(cls, device: torch.device | str | None = None) -> Processes:
         """Join the processes that `accelerate launch` (or torchrun) started, or run alone.
 
-        `device` is used when running alone; by default CUDA when there is any. Raises Video2LoRAError when
-        launched in several processes without accelerate installed.
+        `device` is used when running alone; by default CUDA when there is any. FSDP in accelerate's config
+        shards the backbone. Raises Video2LoRAError when launched in several processes without accelerate
+        installed, and with DeepSpeed.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
             return cls(device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -38,13 +44,25 @@ class Processes:
                 "Training in several processes needs the package accelerate; install it, or start one "
                 "process."
             ) from error
+        if _is_set("ACCELERATE_USE_DEEPSPEED"):
+            raise Video2LoRAError(
+                "accelerate's config asks for DeepSpeed, which is not supported; use MULTI_GPU, or FSDP "
+                "where the frozen model does not fit one device."
+            )
         state = PartialState(cpu=str(device) == "cpu")
-        return cls(state.process_index, state.num_processes, state.device)
+        return cls(state.process_index, state.num_processes, state.device, _is_set("ACCELERATE_USE_FSDP"))
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and reports."""
         return self.rank == 0
+
+    def own(self, jobs: int) -> list[int]:
+        """The jobs of this process, of so many: all processes have equally many, so that some are done twice
+        where they do not divide; nobody waits longer for that.
+        """
+        rounds = -(-jobs // self.count)
+        return [index % jobs for index in range(self.rank, rounds * self.count, self.count)]
 
     def average_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes; absent gradients count as zero."""
@@ -119,6 +137,10 @@ class Processes:
         """Leave the process group."""
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("true", "1")
 
 
 @contextmanager

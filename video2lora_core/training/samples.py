@@ -89,9 +89,9 @@ class Samples:
         The caller has put the weights in place that are to be shown.
         """
         processes = objective.processes
-        own = range(processes.rank, len(self.subjects), processes.count)
+        own = processes.own(len(self.subjects))
         made = processes.gather_objects([(index, self._strip(objective, index, seed)) for index in own])
-        return [(self.subjects[index].name, strip) for index, strip in sorted(made)]
+        return [(self.subjects[index].name, strip) for index, strip in sorted(dict(made).items())]
 
     def _strip(self, objective: Objective, index: int, seed: int) -> bytes:
         subject, device = self.subjects[index], objective.processes.device

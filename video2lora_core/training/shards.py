@@ -34,7 +34,7 @@ def file_of(place: Path) -> Path:
 
 
 def read_entry(place: Path) -> dict[str, Tensor]:
-    """An entry's tensors. Raises OSError, SafetensorError or NotImplementedError when it is not to be read."""
+    """An entry's tensors. Raises OSError, SafetensorError or NotImplementedError for a damaged one."""
     return _read(place)[1]
 
 
@@ -92,7 +92,7 @@ class Store:
         return self._file / name
 
     def flush(self, full: bool = False) -> list[Path]:
-        """Write what waits, or only what fills a file; returns the places. Raises Video2LoRAError as `add`."""
+        """Write what waits, or only what fills a file; returns the places. Raises as `add` does."""
         if len(self._waiting) < (self._together if full else 1):
             return []
         hashes = {name: tensors_fingerprint(entry, {}) for name, entry in self._waiting.items()}
