@@ -1,6 +1,7 @@
 """Windows, buckets, repeats, dropped captions; a cache that is found again at once and shared."""
 
 import dataclasses
+import logging
 import os
 import threading
 import time
@@ -95,7 +96,8 @@ def test_a_step_is_of_one_bucket_and_lonely_clips_are_named(tmp_path):
     write_levels(tmp_path / "a" / "tall.mp4", [9, 60, 120], (48, 96))
     settings = dataclasses.replace(SMALL, buckets=("96x48x2", "64x64x4", "48x96x2"))
     entries, report = encode(read_clip_list(tmp_path), tmp_path / "cache", settings)
-    assert dict(report.sizes) == {"64x64x4": 4, "96x48x2": 4}
+    assert dict(report.sizes) == {"64x64x4": 4, "96x48x2": 4, "48x96x2": 0}
+    assert "4 clips of 96x48x2, 4 clips of 64x64x4, no clips of 48x96x2" in report.lines()
     assert any("tall.mp4' is the only usable one of 'a' in 48x96x2" in line for line in report.lines())
     source = CachedClips(entries, 2)
     shapes = {tuple(source.sample(seeded(seed), 6).target_latents.shape[2:]) for seed in range(30)}
@@ -188,14 +190,17 @@ def test_the_claims_of_the_dead_end(tmp_path, monkeypatch):
     assert 0.9 < time.monotonic() - started < 20 and not any(claim.exists() for claim in claims)
 
 
-def test_a_cache_of_another_version_is_encoded_anew(tmp_path, monkeypatch):
+def test_a_cache_of_another_version_is_encoded_anew(tmp_path, monkeypatch, caplog):
     records = read_clip_list(write_dataset(tmp_path / "clips", clips=2))
     monkeypatch.setattr("video2lora_core.training.shards.FORMAT_VERSION", 3)
     encode(records, tmp_path / "cache")
     monkeypatch.undo()
     encoder = CountingEncoder()
-    _, report = encode(records, tmp_path / "cache", encoder=encoder)
+    with caplog.at_level(logging.WARNING):
+        _, report = encode(records, tmp_path / "cache", encoder=encoder)
+        encode(records, tmp_path / "cache", encoder=encoder)
     assert encoder.videos == 6 and report.encoded == 6
+    assert caplog.text.count("was written by another version (3, now 4); its clips are encoded again") == 1
 
 
 def test_an_interrupt_while_encoding_keeps_what_is_done(tmp_path):

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import Video2LoRAError
 from .batch import step_generator
+from .buckets import ClipSize
 from .cache import ClipCache
 from .clip_list import ClipRecord
 from .data_settings import DataSettings
@@ -60,7 +61,7 @@ class DatasetReport:
         lines = [f"{total} clips of {len(self.clips)} conditions, {len(self.heldout)} of them held out"]
         lines.append(f"encoded {self.encoded}, reused {self.reused} of the cache")
         if len(self.sizes) > 1:
-            lines.append(", ".join(f"{count} clips of {size}" for size, count in self.sizes.items()))
+            lines.append(", ".join(f"{count or 'no'} clips of {size}" for size, count in self.sizes.items()))
         lines += [f"left out: {text}" for text in (*self.broken, *self.duplicates)]
         lines += [f"left out: the condition '{name}' has a single usable clip" for name in self.single]
         return lines
@@ -88,13 +89,17 @@ def encode_dataset(
             progress(len(records), len(records))
     cache.flush()
     cache.known.save()
-    return collect(records, outcomes, cache.text)
+    return collect(records, outcomes, cache.text, cache.settings.sizes())
 
 
 def collect(
-    records: Sequence[ClipRecord], outcomes: Sequence[Outcome], text: Callable[[str], Path]
+    records: Sequence[ClipRecord],
+    outcomes: Sequence[Outcome],
+    text: Callable[[str], Path],
+    buckets: Sequence[ClipSize],
 ) -> tuple[Entries, DatasetReport]:
-    """Entries by condition and the report, from what became of every record; `text` gives a caption's entry.
+    """Entries by condition and the report, from what became of every record; `text` gives a caption's entry,
+    buckets are the sizes there might be.
 
     Raises Video2LoRAError when no condition has two usable clips.
     """
@@ -122,13 +127,13 @@ def collect(
             "No condition has two usable clips, and a reference needs another clip of its condition as the "
             f"target; add clips, also of the other role where roles are given.{reasons}"
         )
-    sizes: dict[str, int] = {}
+    sizes = {str(size): 0 for size in buckets}
     alone = []
     for name, clips in entries.items():
         for size, able in by_size(clips).items():
             members = [clip for clip in clips if clip.size == size]
             if able:
-                sizes[size] = sizes.get(size, 0) + len(members)
+                sizes[size] += len(members)
             else:
                 alone += [f"'{clip.source}' is the only usable one of '{name}' in {size}" for clip in members]
     encoded = sum(outcome.encoded for outcome in outcomes)

@@ -53,7 +53,7 @@ def dry_run(
     records = read_clip_list(Path(data.dataset), data.default_caption, root)
     outcomes = [_outcome(record, data, known) for record in records]
     known.save()
-    entries, report = collect(records, outcomes, lambda caption: Path(caption))
+    entries, report = collect(records, outcomes, lambda caption: Path(caption), data.sizes())
     seen, heldout = split_heldout(entries, data, training.seed)
     report = replace(report, heldout=tuple(heldout))
     clips = [clip for members in seen.values() for clip in members]

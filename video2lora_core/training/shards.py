@@ -16,13 +16,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files.writing import failing_in_a_sentence, tensors_fingerprint, write_safetensors
+from ..files.writing import failing_in_a_sentence, replacing, tensors_fingerprint, write_safetensors
 
 log = logging.getLogger(__name__)
 METADATA_KEY = "video2lora_clip"
 FORMAT_VERSION = 4
 SUFFIX = ".safetensors"
 SHARDS = "shards"
+VERSION_NOTE = "version"
 # How often the folder is looked through for files that others have written.
 LOOK_SECONDS = 5.0
 _BROKEN = (OSError, SafetensorError, ValueError, RecursionError, NotImplementedError)
@@ -69,6 +70,7 @@ class Store:
         self._looked: tuple[float, set[Path]] = -LOOK_SECONDS, set()
         self._file = self._new_file()
         self._waiting: dict[str, dict[str, Tensor]] = {}
+        self._check_version()
 
     def places(self, name: str) -> list[Path]:
         """Where an entry of this name may lie; nothing says that it is sound."""
@@ -112,6 +114,20 @@ class Store:
     def waits(self) -> bool:
         """Whether something taken in is not written yet."""
         return bool(self._waiting)
+
+    def _check_version(self) -> None:
+        """Say once that what another version wrote is of no use any more."""
+        note = self._folder / VERSION_NOTE
+        found = note.read_text(encoding="utf-8", errors="replace").strip() if note.is_file() else ""
+        if found == str(FORMAT_VERSION):
+            return
+        if found:
+            log.warning(
+                "The cache '%s' was written by another version (%s, now %d); its clips are encoded again, "
+                "and its old files can be deleted.", self._folder, found[:20], FORMAT_VERSION,
+            )  # fmt: skip
+        with replacing(note) as temporary:
+            temporary.write_text(str(FORMAT_VERSION), encoding="utf-8")
 
     def _look(self) -> None:
         """Find what lies in files that have come since."""
