@@ -3,8 +3,8 @@
     python -m benchmarks.training_step
 
 Both on the demo's backbone, with the demo's settings and with the defaults; ratios of median CPU times of one
-run. Beside each: counted operations of predicting and comparing, forward and backward, as a share of those of the
-bare model, which is what no step can go below at the same speed, and of those of SD1.5 at its full size.
+run. Beside each: counted operations of predicting and comparing, forward and backward, as a share of those of
+the bare model, below which no step can go at the same speed, and of those of SD1.5 at its full size.
 """
 
 import dataclasses
