@@ -74,7 +74,7 @@ class TrainingSettings:
     )
     optimizer: str = setting(
         "adamw",
-        "adamw; adamw8bit needs the package bitsandbytes and CUDA; prodigy needs prodigyopt, finds its own "
+        "adamw; adamw8bit needs the package bitsandbytes; prodigy needs prodigyopt, finds its own "
         "rate, and of the rates below only asks whether they are 0.",
         OPTIMIZERS,
     )
