@@ -112,9 +112,8 @@ class HostDenoiser:
         # AnimateDiff-Evolved joins them while it samples, which this does not.
         self._unjoined = (copied.diffusion_model,) if normalised_by_evolved(model) else ()
         self._frames = 1
-        if recompute:
-            for part in (copied.diffusion_model, *own):
-                recompute_in_backward(part, self._as_in_forward)
+        for part in (copied.diffusion_model, *own) if recompute else ():
+            recompute_in_backward(part, self._as_in_forward)
 
     @property
     def num_timesteps(self) -> int:
@@ -285,19 +284,15 @@ def _target_modules(
             )
         if (module.out_features, module.in_features) != (target.rows[2], target.in_features):
             raise Video2LoRAError(
-                f"Layer '{target.name}' of this MODEL is {module.out_features}x{module.in_features}, the "
-                f"hypernetwork wants {target.rows[2]}x{target.in_features}; it was made for another "
-                "backbone."
+                f"Layer '{target.name}' of this MODEL is {module.out_features}x{module.in_features}, not "
+                f"{target.rows[2]}x{target.in_features}; the hypernetwork was made for another backbone."
             )
         found[target.name] = module
     return found
 
 
 def _motion_models(model: ModelPatcher, counterparts: dict[int, Any]) -> list[nn.Module]:
-    """The copies of AnimateDiff-Evolved's temporal modules, which are told the length of a video."""
-    copies = []
-    for _, _, patcher in motion_patchers(model):
-        for part in patcher.model.modules():
-            if hasattr(part, "set_video_length") and id(part) in counterparts:
-                copies.append(counterparts[id(part)])
-    return copies
+    """The copies of AnimateDiff-Evolved's temporal modules, told the length of a video."""
+    parts = [part for _, _, patcher in motion_patchers(model) for part in patcher.model.modules()]
+    told = (counterparts.get(id(part)) for part in parts if hasattr(part, "set_video_length"))
+    return [part for part in told if part is not None]
