@@ -73,9 +73,11 @@ def _figure(panels: Mapping[str, Mapping[str, tuple[list[float], list[float]]]])
             )
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=8, frameon=False)
+        if len(curves) > 1:
+            axes.legend(fontsize=8, frameon=False)
     picture = io.StringIO()
     figure.savefig(picture, format="svg", metadata={"Date": None})
     text = picture.getvalue()
@@ -101,16 +103,18 @@ def _loss_curves(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _comparison_curves(rows: Sequence[Sequence[str]]) -> str:
-    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    # A set a row: four panels beside each other are too small to read.
+    sets: dict[str, dict[str, dict[str, tuple[list[float], list[float]]]]] = {}
     for row in rows:
         values = dict(zip(COMPARISON_COLUMNS, row, strict=True))
         if values["condition"] == ALL:
+            panels = sets.setdefault(values["set"], {})
             for title, kinds in ((values["set"], KINDS), (f"{values['set']}: gap", ("gap",))):
                 for kind in kinds:
                     x, y = panels.setdefault(title, {}).setdefault(kind, ([], []))
                     x.append(float(values["step"]))
                     y.append(float(values[kind]))
-    return _figure(panels) if panels else "<p class='none'>No comparison yet.</p>"
+    return "".join(map(_figure, sets.values())) or "<p class='none'>No comparison yet.</p>"
 
 
 def _last_comparisons(rows: Sequence[Sequence[str]]) -> str:
