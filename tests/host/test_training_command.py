@@ -143,16 +143,6 @@ def test_a_machine_that_dies_ends_the_run_in_a_sentence_and_one_process_goes_on(
     assert_same_training(whole, folder)
 
 
-def test_what_is_wrong_is_said_once_for_all_processes(job):
-    wrong = job.with_name("wrong.toml")
-    wrong.write_text(job.read_text() + "\ntrackers = ['comet_ml']")
-    run = train(wrong, job.parent / "wrong", launcher=launcher("gpu_8.yaml"))
-    assert run.wait(timeout=WAIT) != 0
-    said = run.stderr.read()
-    assert said.count("The tracker 'comet_ml' is not installed; install its package") == 1, said
-    assert "Video2LoRAError" not in said and not (job.parent / "wrong").exists()
-
-
 def test_a_backbone_in_two_parts_trains_as_a_whole_one(job, whole):
     folder = job.parent / "sharded"
     run = train(job, folder, launcher=launcher("gpu_8_sharded.yaml"))
