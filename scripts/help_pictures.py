@@ -98,7 +98,7 @@ def graphs_with(names: set[str]) -> dict[Path, list[dict]]:
 
 
 def main() -> None:
-    """Draw every node as it opens, alone where no graph has it, and again after its graph has run."""
+    """Draw every node after its graph has run, or alone where no graph has it."""
     with ComfyServer() as server, sync_playwright() as driver:
         server.post_settings(SETTINGS)
         names = {name for name in server.object_info() if name.startswith("Video2LoRA")}
@@ -108,10 +108,6 @@ def main() -> None:
         page.goto(server.url)
         page.wait_for_function(READY, timeout=120_000)
         graphs = graphs_with(names)
-        for path, nodes in graphs.items():
-            open_graph(page, path)
-            for node in nodes:
-                draw(page, node["id"], node["type"])
         for node_type in sorted(names - {node["type"] for nodes in graphs.values() for node in nodes}):
             page.evaluate("() => app.graph.clear()")
             draw(page, page.evaluate(ADD, node_type), node_type)
