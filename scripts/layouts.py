@@ -179,7 +179,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         (
             CHOOSE,
             step("Predict", "2", "6", "19"),
-            step("Refine; size", "20", "10"),
+            step("Refine; size", "20", "10", width=CHOICE),
             step("As predicted", "7", "8", "9"),
             step("Refined", "22"),
             SAMPLE_TWO,

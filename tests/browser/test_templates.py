@@ -56,7 +56,7 @@ def files_missing(twin: dict, object_info: dict) -> set[str]:
         for name, spec in (known.get("required", {}) | known.get("optional", {})).items():
             choices = spec[0] if isinstance(spec[0], list) else (spec[1:] or [{}])[0].get("options")
             value = node["inputs"].get(name)
-            if choices and isinstance(value, str) and value not in choices:
+            if choices is not None and isinstance(value, str) and value not in choices:
                 missing.add(node["class_type"])
     return missing
 
