@@ -44,10 +44,10 @@ test:
 	@$(RUN) -m pytest -q $(TESTS)
 
 soak:
-	@SEQUENCES=1000 PROMPTS=$(or $(N),100) KILLS=50 $(RUN) -m pytest -q -s --timeout=0 tests/host/test_sequences.py tests/host/test_queue.py tests/core/test_training_killed.py
+	@SEQUENCES=1000 PROMPTS=$(or $(N),100) KILLS=50 $(RUN) -m pytest -q -s --timeout=0 tests/host/test_sequences.py tests/host/test_queue.py tests/core/training/test_killed.py
 
 fuzz:
-	@FUZZ_FILES=$(or $(N),10000) FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s --timeout=0 -k damaged_file tests/core/test_fuzz.py tests/host/test_fuzz_host.py
+	@FUZZ_FILES=$(or $(N),10000) FUZZ_SEED=$(SEED) $(RUN) -m pytest -q -s --timeout=0 -k damaged_file tests/core/files/test_fuzz.py tests/host/files/test_fuzz_host.py
 
 bench:
 	@$(RUN) -m benchmarks

@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .nodes import NODE_CLASSES
 from .nodes.host.files import register_model_folders
 from .nodes.host.library import register_library_routes
-from .nodes.host.motion_files import register_motion_folders
+from .nodes.host.models.motion_files import register_motion_folders
 from .nodes.host.renamed import register_replacements
 
 WEB_DIRECTORY = "./web"

@@ -67,7 +67,7 @@ def main() -> int:
     cpu = "--cpu" in sys.argv or not torch.cuda.is_available()
     import_host(host, cpu)
     import_pack()
-    return importlib.import_module(f"{PACK_MODULE}.nodes.host.train_cli").main(sys.argv[1:])
+    return importlib.import_module(f"{PACK_MODULE}.nodes.host.training.cli").main(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def load(folder: Path, small: bool, cpu: bool):
     import train
 
     # Before the host is on the path: it has tests of its own.
-    from tests.host.backbones import motion_state_dict, save_checkpoint
+    from tests.host.models.backbones import motion_state_dict, save_checkpoint
 
     train.import_host(Path(os.environ["COMFYUI_PATH"]), cpu)
     sys.path.insert(1, str(Path(train.__file__).parent))
@@ -45,15 +45,15 @@ def load(folder: Path, small: bool, cpu: bool):
     sizes = SMALL if small else FULL
     path = save_checkpoint(folder / "backbone.safetensors", **sizes)
     with torch.inference_mode():
-        model, _, _ = module("nodes.host.small_checkpoint").load_small_checkpoint(str(path))
+        model, _, _ = module("nodes.host.models.small_checkpoint").load_small_checkpoint(str(path))
         widths = tuple(sizes["channels"] * factor for factor in sizes["mult"])
-        model = module("nodes.host.patching").attach_animatediff(model, motion_state_dict(widths))
+        model = module("nodes.host.patches.patching").attach_animatediff(model, motion_state_dict(widths))
     return module, model
 
 
 def step_case(module, model, precision: str, recompute: bool, small: bool) -> tuple[float, float, float]:
     """(loss of the first step, median milliseconds of a step, GB at most) of one video."""
-    training, core = module("nodes.host.denoiser"), module("video2lora_core.training")
+    training, core = module("nodes.host.training.denoiser"), module("video2lora_core.training")
     frames, side, text = (4, 16, 32) if small else (16, 64, 32)
     device = model.load_device
 
@@ -66,7 +66,7 @@ def step_case(module, model, precision: str, recompute: bool, small: bool) -> tu
         steps=8, references=1, precision=precision, contrastive_weight=0.0, tensorboard=False
     )
     with training.training_mode():
-        targets = module("nodes.host.layers").list_targets(model)
+        targets = module("nodes.host.models.layers").list_targets(model)
         shape = module("video2lora_core.training.new_hypernet").HypernetSettings()
         hypernet = shape.create(targets, 0, backbone="sd1", latent_channels=4, latent_scale=1.0).to(device)
         dtype = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.host.backbones import motion_state_dict, save_checkpoint
+from tests.host.models.backbones import motion_state_dict, save_checkpoint
 from tools.comfy.in_process import Host, load_host
 
 CHANNELS = 64
@@ -33,10 +33,10 @@ def make_patchable_model(folder: Path) -> PatchableModel:
     host = load_host(folder / "base")
     path = save_checkpoint(folder / "backbone.safetensors", channels=CHANNELS, mult=MULTIPLIERS)
     with torch.inference_mode():
-        plain, clip, _ = host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
+        plain, clip, _ = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint(path)
         motion = motion_state_dict(tuple(CHANNELS * multiplier for multiplier in MULTIPLIERS))
-        moving = host.module("nodes.host.patching").attach_animatediff(plain, motion)
-        targets = host.module("nodes.host.layers").list_targets(moving)
+        moving = host.module("nodes.host.patches.patching").attach_animatediff(plain, motion)
+        targets = host.module("nodes.host.models.layers").list_targets(moving)
         model = host.core.Video2LoRA.create(targets, latent_channels=4)
         weights = 0.1 * torch.randn(len(targets), 150, generator=torch.Generator().manual_seed(0))
         return PatchableModel(host, plain, moving, clip, host.core.AdaptiveLoRA(model, weights))

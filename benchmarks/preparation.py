@@ -16,14 +16,14 @@ from pathlib import Path
 
 import torch
 
-from tests.core.test_training_data import CountingEncoder
-from tests.host.training_clips import write_clip
+from tests.core.training.test_dataset import CountingEncoder
+from tests.host.training.clips import write_clip
 from video2lora_core.fitting import fit_picture
 from video2lora_core.training import Processes
-from video2lora_core.training.cache import ClipCache
-from video2lora_core.training.clip_list import read_clip_list
-from video2lora_core.training.data_settings import DataSettings
-from video2lora_core.training.dataset import encode_dataset
+from video2lora_core.training.data.cache import ClipCache
+from video2lora_core.training.data.clip_list import read_clip_list
+from video2lora_core.training.data.data_settings import DataSettings
+from video2lora_core.training.data.dataset import encode_dataset
 
 MOST_SECONDS, MOST_MILLISECONDS = 10.0, 15.0
 SMALL = DataSettings(frames=4, width=64, height=64)

@@ -47,7 +47,7 @@ class RandomClips:
 
 def measure(host, config: str | None) -> tuple[float, float, float]:
     """(A step over the bare model; the trained parts' operations over the bare model's, and over SD1.5's)."""
-    core, training = host.module("video2lora_core.training"), host.module("nodes.host.denoiser")
+    core, training = host.module("video2lora_core.training"), host.module("nodes.host.training.denoiser")
     files = host.module("video2lora_core.training.settings_file")
     hypernets = host.module("video2lora_core.training.new_hypernet")
     sections = {"hypernet": hypernets.HypernetSettings, "training": core.TrainingSettings}
@@ -57,10 +57,10 @@ def measure(host, config: str | None) -> tuple[float, float, float]:
     shape = read["hypernet"]
     with torch.inference_mode():
         backbone = MODELS / "video2lora_backbones" / "video2lora-demo-base.safetensors"
-        model, _, _ = host.module("nodes.host.small_checkpoint").load_small_checkpoint(str(backbone))
+        model, _, _ = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint(str(backbone))
         motion = MODELS / "animatediff_models" / "video2lora-demo-motion.safetensors"
-        model = host.module("nodes.host.animatediff").attach_motion_model(model, str(motion))
-        targets = host.module("nodes.host.layers").list_targets(model, shape.target_spec())
+        model = host.module("nodes.host.models.animatediff").attach_motion_model(model, str(motion))
+        targets = host.module("nodes.host.models.layers").list_targets(model, shape.target_spec())
     with training.training_mode():
         hypernet = shape.create(targets, 0, backbone="sd1", latent_channels=4, latent_scale=1.0)
         width = max(t.in_features for t in targets if t.name.endswith("attn2.to_k"))

@@ -136,7 +136,7 @@ def provide_models(server_models: Path) -> bool:
     shipped = {path.name for path in (DEMO / "models").rglob("*.safetensors")}
     if {name for name in needed if str(name).endswith(".safetensors")} <= shipped:
         return True
-    command = [sys.executable, "-m", "tests.host.random_models", str(server_models)]
+    command = [sys.executable, "-m", "tests.host.models.random_models", str(server_models)]
     subprocess.run(command, cwd=CHECKOUT, check=True, stderr=subprocess.DEVNULL)
     return False
 

@@ -30,13 +30,15 @@ class DemoModels:
         from captions import CaptionTokens
         from vae_codec import VAECodec
 
-        model, self._clip, _ = host_module("small_checkpoint").load_small_checkpoint(str(models / BACKBONE))
-        model = host_module("animatediff").attach_motion_model(model, str(models / MOTION))
+        model, self._clip, _ = host_module("models.small_checkpoint").load_small_checkpoint(
+            str(models / BACKBONE)
+        )
+        model = host_module("models.animatediff").attach_motion_model(model, str(models / MOTION))
         self.hypernet = core_module("model").Video2LoRA.load(hypernet or models / HYPERNET)
         self.patcher, self.vae = model, VAECodec(models / BACKBONE)
         self._tokens = CaptionTokens()
         with self.ready():
-            self.denoiser = host_module("denoiser").HostDenoiser(model, list(self.hypernet.targets))
+            self.denoiser = host_module("training.denoiser").HostDenoiser(model, list(self.hypernet.targets))
             self.branches = core_module("adapters").AdapterBranches(self.denoiser.modules())
         timesteps = torch.linspace(TIMESTEPS - 1, 0, STEPS).long()
         self._ladder = list(zip(timesteps, sigma_table()[timesteps], strict=True))
@@ -101,5 +103,5 @@ class DemoModels:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Outside of inference mode, without gradients."""
-        with host_module("denoiser").training_mode(), torch.no_grad():
+        with host_module("training.denoiser").training_mode(), torch.no_grad():
             yield

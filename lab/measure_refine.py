@@ -72,7 +72,7 @@ class Bench:
         core, found, began = core_module("training.refine"), [], time.process_time()
         for index, (latents, text) in enumerate(zip(self.latents, self.texts, strict=True)):
             origin = core.usual_start(model, index) if start is None else start[index]
-            with host_module("denoiser").training_mode():
+            with host_module("training.denoiser").training_mode():
                 weights, _ = core.refine(
                     model,
                     self.models.denoiser,
@@ -137,7 +137,7 @@ def mean_and_error(name: str, values: Tensor) -> dict[str, float]:
 
 def seeded(models):
     """What the node expands from when it is given no LoRA: matrices from a seed."""
-    made = host_module("refine").seeded_matrices(models.patcher, 0)
+    made = host_module("training.refine").seeded_matrices(models.patcher, 0)
     made.batched_factors = lambda weights: made.auxiliary.expand(weights, made.config.alpha)
     return made
 

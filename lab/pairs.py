@@ -62,7 +62,7 @@ class PairSource:
         ids = [f"{row}{'-' * f}" for row, f in zip(both_rows.tolist(), flip.tolist(), strict=True)]
         target = (both_rows, chosen[:, 1])
         told = torch.where(flip[:, None, None], self.told_backwards[target], self.told[target])
-        return core_module("training.batch").TrainBatch(
+        return core_module("training.step.batch").TrainBatch(
             reference_latents=_played(self._references(both_rows, chosen[:, 0], odd, generator), flip),
             target_latents=_played(self.latents[target], flip),
             context=self.contexts[target].float(),

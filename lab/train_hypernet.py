@@ -79,9 +79,9 @@ def load_backbone(models: Path, spec):
     from comfy_tools import host_module
     from demo_models import BACKBONE, MOTION
 
-    model, clip, _ = host_module("small_checkpoint").load_small_checkpoint(str(models / BACKBONE))
-    model = host_module("animatediff").attach_motion_model(model, str(models / MOTION))
-    return model, clip, host_module("layers").list_targets(model, spec)
+    model, clip, _ = host_module("models.small_checkpoint").load_small_checkpoint(str(models / BACKBONE))
+    model = host_module("models.animatediff").attach_motion_model(model, str(models / MOTION))
+    return model, clip, host_module("models.layers").list_targets(model, spec)
 
 
 def read_settings(options: argparse.Namespace):
@@ -119,11 +119,11 @@ def train(options: argparse.Namespace) -> None:
     processes = core_module("training.processes").Processes.start("cpu")
     settings, shape = read_settings(options)
     model, clip, targets = load_backbone(options.models, shape.target_spec())
-    training = host_module("denoiser")
+    training = host_module("training.denoiser")
     with training.training_mode():
         torch.manual_seed(settings.seed)
         sources = make_sources(load_file(options.data), clip)
-        latents = host_module("layers").latent_settings(model)
+        latents = host_module("models.layers").latent_settings(model)
         seen = {"frames": clips.FRAMES, "fps": clips.FPS, "width": clips.SIZE, "height": clips.SIZE}
         hypernet = shape.create(targets, settings.seed, backbone="sd1", clip=seen, **latents)
         if options.init is not None:

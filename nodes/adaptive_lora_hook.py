@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.hooks import make_hooks
+from .host.patches.hooks import make_hooks
 from .io_types import AdaptiveLoRAType
 from .schema import SEARCH_ALIASES, describe
 from .strengths import read_schedule, schedule_inputs, strength_inputs

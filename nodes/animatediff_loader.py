@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from .host import files
-from .host.animatediff import MOTION_KEY
-from .host.motion_files import (
+from .host.models.animatediff import MOTION_KEY
+from .host.models.motion_files import (
     MOTION_LORAS,
     add_motion_lora,
     list_motion_files,
@@ -12,7 +12,7 @@ from .host.motion_files import (
     motion_file_problem,
     resolve_motion_file,
 )
-from .host.patching import attach_animatediff
+from .host.patches.patching import attach_animatediff
 from .schema import SEARCH_ALIASES, describe
 
 

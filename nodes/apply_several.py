@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..video2lora_core.errors import Video2LoRAError
 from .apply_adaptive_lora import reported
-from .host.patching import apply_adaptive_lora, interpolate_adaptive_loras
-from .host.schedule import read_frame_curve
+from .host.patches.patching import apply_adaptive_lora, interpolate_adaptive_loras
+from .host.patches.schedule import read_frame_curve
 from .schema import SEARCH_ALIASES, describe
 from .several_loras import linked_loras, lora_sockets
 from .strengths import frame_inputs, percent_inputs, read_schedule, schedule_inputs, strength_inputs

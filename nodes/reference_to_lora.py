@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..video2lora_core.frames import DEFAULT_COUNT, DEFAULT_SIDE, FITS, ClipChoice
 from .host.faces import shown_reference
-from .host.prediction import check_vae, predict_from_reference
-from .host.reference_video import (
+from .host.references.prediction import check_vae, predict_from_reference
+from .host.references.reference_video import (
     describe_reference,
     read_reference,
     reference_facts,

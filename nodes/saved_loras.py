@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ..video2lora_core.files.export import FORMATS
 from .host import files
-from .host.preview import shown_preview
+from .host.patches.schedule import MAX_STRENGTH
+from .host.references.preview import shown_preview
 from .host.saved_loras import (
     SAVE_FOLDERS,
     STRENGTHS,
@@ -15,7 +16,6 @@ from .host.saved_loras import (
     save_adaptive_lora,
     saved_problem,
 )
-from .host.schedule import MAX_STRENGTH
 from .io_types import AdaptiveLoRAType, Hypernet
 from .schema import SEARCH_ALIASES, describe
 

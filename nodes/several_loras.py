@@ -6,8 +6,8 @@ from comfy_api.latest import io, ui
 
 from ..video2lora_core import blend
 from ..video2lora_core.errors import Video2LoRAError
-from .host.curve import as_image
-from .host.inspection import inspect_loras
+from .host.patches.inspection import inspect_loras
+from .host.training.curve import as_image
 from .io_types import AdaptiveLoRAType
 from .schema import SEARCH_ALIASES, describe
 

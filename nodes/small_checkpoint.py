@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..video2lora_core.files.kinds import FileKind
 from .host import files
 from .host.files import weights_problem
-from .host.small_checkpoint import load_small_checkpoint
+from .host.models.small_checkpoint import load_small_checkpoint
 from .schema import SEARCH_ALIASES, describe
 
 

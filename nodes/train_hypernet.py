@@ -5,8 +5,8 @@ from comfy_api.latest import io
 
 from ..video2lora_core.training.settings import TrainingSettings
 from .host.faces import shown_pictures
-from .host.preview import show_looping
-from .host.train_graph import (
+from .host.references.preview import show_looping
+from .host.training.graph import (
     GO_ON,
     START_ANEW,
     fingerprint_dataset,

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tests.host.ade import find_ade
+from tests.host.evolved.ade import find_ade
 from tools.comfy.server import CHECKOUT, ComfyServer
 
 from .arrange import Placed, body_height, place, socket_below, widget_below

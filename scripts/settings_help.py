@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
-from video2lora_core.training.data_settings import DataSettings  # noqa: E402
+from video2lora_core.training.data.data_settings import DataSettings  # noqa: E402
 from video2lora_core.training.new_hypernet import HypernetSettings  # noqa: E402
-from video2lora_core.training.samples import SampleSettings  # noqa: E402
+from video2lora_core.training.run.samples import SampleSettings  # noqa: E402
 from video2lora_core.training.settings import TrainingSettings  # noqa: E402
 
 PAGE = ROOT / "web" / "docs" / "Video2LoRATrainHypernet.md"

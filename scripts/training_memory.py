@@ -53,7 +53,7 @@ def document() -> str:
             "",
             "**Computed from shapes by `scripts/training_memory.py`; not measured at this size.** The same",
             "formulas are compared with what autograd really keeps on a small backbone by",
-            "`tests/host/test_training_memory.py`, to 15 %. Not in them: norms that autocast keeps in",
+            "`tests/host/training/test_memory.py`, to 15 %. Not in them: norms that autocast keeps in",
             "float32, the allocator's reserve, workspaces, and the VAE and CLIP, needed only while the",
             "cache is made.",
             "",

@@ -9,7 +9,7 @@ from comfy_api.latest import ui
 from torch import Tensor
 
 from ...video2lora_core import Video2LoRA
-from .reference_video import filmstrip
+from .references.reference_video import filmstrip
 
 
 def describe_hypernet(model: Video2LoRA) -> str:

@@ -15,7 +15,7 @@ from ...video2lora_core.files.compact import describe_compact
 from ...video2lora_core.files.export import carried_groups
 from ...video2lora_core.files.safetensors_io import read_header
 from .files import ADAPTIVE_LORAS, EXTENSION, new_file, resolve_file, saved_folder
-from .motion_files import MOTION_LORAS
+from .models.motion_files import MOTION_LORAS
 
 OUTPUT, MODELS = "output", "models"
 SAVE_FOLDERS = (OUTPUT, MODELS)

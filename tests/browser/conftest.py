@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.ade import find_ade
+from tests.host.evolved.ade import find_ade
 from tools.comfy.server import CHECKOUT, ComfyServer
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.ade import WHY_NOT, find_ade
+from tests.host.evolved.ade import WHY_NOT, find_ade
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))

@@ -8,8 +8,8 @@ import torch
 from tools.comfy.in_process import load_host
 from tools.comfy.server import ComfyServer
 
-from .backbones import vae_state_dict
-from .small_hypernets import make_hypernet
+from .models.backbones import vae_state_dict
+from .models.small_hypernets import make_hypernet
 
 
 def _need_host() -> None:

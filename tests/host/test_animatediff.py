@@ -4,13 +4,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from .backbones import motion_state_dict, relative_change, save_checkpoint
-from .sampling import encoded, ksampler
+from .models.backbones import motion_state_dict, relative_change, save_checkpoint
+from .models.sampling import encoded, ksampler
 
 
 @pytest.fixture(scope="module")
 def animatediff(host):
-    return host.module("nodes.host.animatediff")
+    return host.module("nodes.host.models.animatediff")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def error(host):
 @pytest.fixture(scope="module")
 def parts(host, tmp_path_factory):
     path = save_checkpoint(tmp_path_factory.mktemp("backbones") / "tiny.safetensors", v_prediction=True)
-    return host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
+    return host.module("nodes.host.models.small_checkpoint").load_small_checkpoint(path)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from .backbones import TEXT_WIDTH, motion_state_dict, relative_change
-from .test_saved_loras import apply, lora, moving, parts, sample  # noqa: F401
+from .files.test_saved_loras import apply, lora, moving, parts, sample  # noqa: F401
+from .models.backbones import TEXT_WIDTH, motion_state_dict, relative_change
 
 # ruff: noqa: F811
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from . import dynamic_vram
-from .backbones import TEXT_WIDTH, checkpoint_metadata, checkpoint_tensors, motion_state_dict
-from .small_hypernets import make_hypernet
+from .models import dynamic_vram
+from .models.backbones import TEXT_WIDTH, checkpoint_metadata, checkpoint_tensors, motion_state_dict
+from .models.small_hypernets import make_hypernet
 
 FIRST_RUN = Path(__file__).resolve().parents[2] / "workflows" / "api" / "first_run.json"
 
@@ -41,10 +41,10 @@ def sampled(host, model, prompt):
 
 def loaded(host, files):
     """(MODEL, the same with motion and a LoRA, CLIP, decoded grey) of the files."""
-    patching = host.module("nodes.host.patching")
-    model, clip, vae = host.module("nodes.host.small_checkpoint").load_small_checkpoint(files[0])
+    patching = host.module("nodes.host.patches.patching")
+    model, clip, vae = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint(files[0])
     moving = patching.attach_animatediff(model, files[1])
-    targets = host.module("nodes.host.layers").list_targets(moving)
+    targets = host.module("nodes.host.models.layers").list_targets(moving)
     reference = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     [lora] = make_hypernet(host.core, targets).predict(reference)
     patched, report = patching.apply_adaptive_lora(moving, lora, 20.0, 20.0)
@@ -70,14 +70,14 @@ def test_weights_that_come_with_the_file_give_the_same_latents(host, files, monk
 
 def applied(host, model, motion, dynamic=None):
     """MODELs by what was done to them; with `dynamic`, UNet and motion module are of that class."""
-    patching = host.module("nodes.host.patching")
+    patching = host.module("nodes.host.patches.patching")
     if dynamic is not None:
         model = dynamic(model.model, model.load_device, model.offload_device)
     moving = patching.attach_animatediff(model, motion)
     if dynamic is not None:
         ((key, [own]),) = moving.additional_models.items()
         moving.set_additional_models(key, [dynamic(own.model, own.load_device, own.offload_device)])
-    targets = host.module("nodes.host.layers").list_targets(moving)
+    targets = host.module("nodes.host.models.layers").list_targets(moving)
     reference = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     [lora] = make_hypernet(host.core, targets).predict(reference)
     apply = patching.apply_adaptive_lora
@@ -96,7 +96,7 @@ def applied(host, model, motion, dynamic=None):
 
 def predicted(host, model):
     """What a model predicts as it is trained on."""
-    training = host.module("nodes.host.denoiser")
+    training = host.module("nodes.host.training.denoiser")
     generator = torch.Generator().manual_seed(4)
     latents = torch.randn(1, 4, 3, 8, 8, generator=generator)
     context = torch.randn(1, 5, TEXT_WIDTH, generator=generator)
@@ -110,7 +110,7 @@ def test_weights_that_come_one_by_one_give_the_same_latents(host, files, monkeyp
         pytest.skip(dynamic_vram.why_no_lazy_weights())
     import comfy.model_management
 
-    load = host.module("nodes.host.small_checkpoint").load_small_checkpoint
+    load = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint
     model, clip, _ = load(files[0])
     prompt = encoded(host, clip)
     models = applied(host, model, files[1])
@@ -163,7 +163,7 @@ def test_files_that_do_not_fit_are_refused_before_their_weights_are_there(host, 
     from safetensors.torch import load_file
 
     error = host.module("video2lora_core.errors").Video2LoRAError
-    load = host.module("nodes.host.small_checkpoint").load_small_checkpoint
+    load = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint
     key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
     tensors = load_file(files[0])
     for changed in ({key: torch.zeros(32, 31)}, {key: None}):
@@ -192,7 +192,7 @@ def test_a_model_full_of_pointers_is_copied_for_training(host, files):
 
 def test_what_cannot_be_copied_is_said_with_the_way_out(host, files):
     _, patched, _, _ = loaded(host, files)
-    training = host.module("nodes.host.denoiser")
+    training = host.module("nodes.host.training.denoiser")
     patched.model.handle_of_a_host_to_come = dynamic_vram.Callback(lambda _: True)
     error = host.module("video2lora_core.errors").Video2LoRAError
     with training.training_mode(), pytest.raises(error, match="start ComfyUI with --disable-dynamic-vram"):

@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from .backbones import relative_change
-from .families import FAMILIES, conditioning, make_family, sample_family
-from .vaes import make_vae
+from .models.backbones import relative_change
+from .models.families import FAMILIES, conditioning, make_family, sample_family
+from .models.vaes import make_vae
 
 SAME = 1e-4
 CHANGED = 1e-2
@@ -15,7 +15,7 @@ CHANGED = 1e-2
 
 @pytest.fixture(scope="module")
 def layers(host):
-    return host.module("nodes.host.layers")
+    return host.module("nodes.host.models.layers")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def frames():
 def lora(host, model, name, spec, make_hypernet, vae, frames):
     """What *Reference Video → LoRA* predicts with the family's VAE; its latents are as MODEL scales them."""
     hypernet = make_hypernet(model, spec("attention_feed_forward"))
-    prediction = host.module("nodes.host.prediction")
+    prediction = host.module("nodes.host.references.prediction")
     latents = prediction.encode_reference(vae, frames)
     dimensions, channels = vae.latent_dim, hypernet.config.latent_channels
     assert latents.shape[1] == channels and latents.shape[2] == (9 if dimensions == 2 else vae_frames(name))
@@ -127,7 +127,7 @@ def test_a_fused_linear_is_taken_apart(layers, host):
 
 
 def test_apply_is_the_formula_in_every_mode(host, model, name, lora):
-    apply = host.module("nodes.host.patching").apply_adaptive_lora
+    apply = host.module("nodes.host.patches.patching").apply_adaptive_lora
     plain, originals = sample_family(host, name, model), originals_of(model)
     patched, report = apply(model, lora, 0.7, -1.1, "merge")
     assert report.patched == report.total == len(lora.targets)
@@ -190,7 +190,7 @@ def test_refining_makes_a_lora_where_there_is_no_hypernetwork(host, model, name,
             precision="fp32", gradient_checkpointing=False,
         )[:2]  # fmt: skip
     assert len(refined.targets) == FAMILIES[name].attention and curve.ndim == 4
-    patched, _ = host.module("nodes.host.patching").apply_adaptive_lora(model, refined)
+    patched, _ = host.module("nodes.host.patches.patching").apply_adaptive_lora(model, refined)
     change = relative_change(sample_family(host, name, patched), sample_family(host, name, model))
     assert 0 < change < float("inf")
 
@@ -200,13 +200,13 @@ def test_a_model_of_another_family_is_refused_in_a_sentence(host, layers, spec, 
     error = host.module("video2lora_core.errors").Video2LoRAError
     family = layers.backbone_family(other)
     with pytest.raises(error, match=f"family '{name}' and the MODEL is '{family}'") as caught:
-        host.module("nodes.host.patching").apply_adaptive_lora(other, lora)
+        host.module("nodes.host.patches.patching").apply_adaptive_lora(other, lora)
     assert len(str(caught.value)) < 300 and not other.patches
 
 
 def test_the_fused_rotary_embedding_has_the_gradient_of_its_formula(host):
     pytest.importorskip("comfy_kitchen", reason="this ComfyUI has no fused rotary embedding")
-    host.module("nodes.host.rotary").give_rotary_gradients()
+    host.module("nodes.host.training.rotary").give_rotary_gradients()
     generator = torch.Generator().manual_seed(0)
     freqs = torch.randn(1, 1, 5, 4, 2, 2, generator=generator)
     x, weight = (torch.randn(1, 2, 5, 8, generator=generator) for _ in range(2))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.host.random_models import BACKBONE, HYPERNET, MOTION_MODULE, make_random_models
+from tests.host.models.random_models import BACKBONE, HYPERNET, MOTION_MODULE, make_random_models
 from tools.comfy.client import PromptFailed
 
 SURROGATE = "\ud800.safetensors"

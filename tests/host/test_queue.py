@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.host.random_models import BACKBONE, HYPERNET, MODEL_FILES, MOTION_MODULE, make_random_models
+from tests.host.models.random_models import BACKBONE, HYPERNET, MODEL_FILES, MOTION_MODULE, make_random_models
 from tools.comfy.client import PromptFailed, output_files
 
 PROMPTS = int(os.environ.get("PROMPTS", "6"))

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from .backbones import motion_state_dict, save_checkpoint
+from .models.backbones import motion_state_dict, save_checkpoint
+from .models.sampling import encoded, ksampler
+from .models.small_hypernets import make_hypernet
 from .patching.loaded import assert_patched, loaded_weights
-from .sampling import encoded, ksampler
-from .small_hypernets import make_hypernet
 
 SEQUENCES = int(os.environ.get("SEQUENCES", "100"))
 STEPS = 6
@@ -35,12 +35,12 @@ class World:
         import comfy.model_management
 
         self.host, self.management = host, comfy.model_management
-        self.patching = host.module("nodes.host.patching")
-        self.list_targets = host.module("nodes.host.layers").list_targets
+        self.patching = host.module("nodes.host.patches.patching")
+        self.list_targets = host.module("nodes.host.models.layers").list_targets
         self.hooks, self.guidance, self.schedule = (
             host.module(f"nodes.host.{name}") for name in ("hooks", "guidance", "schedule")
         )
-        load = host.module("nodes.host.small_checkpoint").load_small_checkpoint
+        load = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint
         self.root, clip, _ = load(save_checkpoint(folder / "tiny.safetensors"))
         self.other, _, _ = load(save_checkpoint(folder / "other.safetensors", seed=7))
         self.prompt = encoded(host, clip)

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from .backbones import motion_state_dict, relative_change, save_checkpoint
+from .models.backbones import motion_state_dict, relative_change, save_checkpoint
 
 
 @pytest.fixture(scope="module")
 def moving(host, tmp_path_factory):
     path = save_checkpoint(tmp_path_factory.mktemp("backbones") / "tiny.safetensors")
-    model = host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)[0]
-    return host.module("nodes.host.patching").attach_animatediff(model, motion_state_dict())
+    model = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint(path)[0]
+    return host.module("nodes.host.patches.patching").attach_animatediff(model, motion_state_dict())
 
 
 @pytest.fixture(scope="module")
 def loras(host, moving):
-    targets = host.module("nodes.host.layers").list_targets(moving)
+    targets = host.module("nodes.host.models.layers").list_targets(moving)
     hypernet = host.core.Video2LoRA.create(targets, latent_channels=4, down_dim=6, up_dim=5)
     noise = torch.randn(3, len(targets), 11, generator=torch.Generator().manual_seed(0))
     return [
@@ -34,7 +34,7 @@ def blended(host, space, loras, *weights):
 
 
 def test_blend_of_changes_is_several_applies_in_a_row(host, moving, loras):
-    apply = host.module("nodes.host.patching").apply_adaptive_lora
+    apply = host.module("nodes.host.patches.patching").apply_adaptive_lora
     stacked = moving
     for lora, weight in zip(loras, (0.7, -0.4, 1.2), strict=True):
         stacked = apply(stacked, lora, weight, weight)[0]
@@ -93,7 +93,7 @@ def test_inspect_shows_progress_and_honours_interrupt(host, loras, bars):
 
 def test_inspect_refuses_a_model_of_other_layers(host, loras, tmp_path):
     path = save_checkpoint(tmp_path / "bare.safetensors")
-    bare = host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)[0]
+    bare = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint(path)[0]
     with pytest.raises(host.module("video2lora_core.errors").Video2LoRAError, match="motion module attached"):
         host.run_node("Video2LoRAInspectAdaptiveLoRA", lora_1=loras[0], model=bare)
 

@@ -96,7 +96,7 @@ def test_pans_have_twins_that_differ_in_the_kind_alone(lab_module, clips):
 
 def test_a_batch_pairs_references_with_targets_of_their_condition(lab_module, clips):
     """Latents hold their row's number, so that who was drawn can be read off the batch."""
-    torch_batch = pytest.importorskip("video2lora_core.training.batch")
+    torch_batch = pytest.importorskip("video2lora_core.training.step.batch")
     pairs = lab_module("pairs")
     lab_module("comfy_tools")._hosts[:] = [_Pack(torch_batch)]
     count = 12

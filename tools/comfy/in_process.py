@@ -41,7 +41,7 @@ class Host:
         return sys.modules["nodes"].NODE_CLASS_MAPPINGS
 
     def module(self, name: str) -> ModuleType:
-        """A module of this pack as the host sees it, for example ``module("nodes.host.patching")``."""
+        """A module of this pack as the host sees it, such as ``module("nodes.host.patches.patching")``."""
         if self.pack is None:
             raise RuntimeError("this host was started without the pack")
         return importlib.import_module(f"{self.pack.__name__}.{name}")

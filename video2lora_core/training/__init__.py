@@ -1,14 +1,14 @@
 """Training a `Video2LoRA`: the objective, the loop and the data, without any host."""
 
 from ..adapters import AdapterBranches
-from .batch import ClipSource, ShardedClipSource, TrainBatch
-from .denoiser import Denoiser
-from .metrics import Comparison
-from .objective import Objective
 from .processes import Processes
-from .run_state import StepReport, TrainingResult
-from .samples import Samples, SampleSettings, SampleSubject
+from .run.metrics import Comparison
+from .run.samples import Samples, SampleSettings, SampleSubject
+from .run.state import StepReport, TrainingResult
 from .settings import TrainingSettings
+from .step.batch import ClipSource, ShardedClipSource, TrainBatch
+from .step.denoiser import Denoiser
+from .step.objective import Objective
 from .trainer import Trainer
 
 __all__ = [

@@ -12,15 +12,15 @@ from ..decoding import decode_windows
 from ..errors import Video2LoRAError
 from ..files.writing import replacing
 from ..pictures import as_pictures
-from .batch import step_generator
-from .buckets import ClipSize, fitting_size
-from .cached_clips import CachedClips
-from .clip_list import ClipRecord, read_clip_list
-from .data_settings import DataSettings
-from .dataset import collect, split_heldout
-from .file_facts import FileFacts, UnusableClip
-from .prepare import Outcome
+from .data.buckets import ClipSize, fitting_size
+from .data.cached_clips import CachedClips
+from .data.clip_list import ClipRecord, read_clip_list
+from .data.data_settings import DataSettings
+from .data.dataset import collect, split_heldout
+from .data.file_facts import FileFacts, UnusableClip
+from .data.prepare import Outcome
 from .settings import TrainingSettings
+from .step.batch import step_generator
 
 SHEET = "pairs.jpg"
 PAIRS, PICTURES, SIDE, LINE, GAP = 8, 4, 112, 22, 4

@@ -16,11 +16,11 @@ from ..adapters import Factors
 from ..adaptive_lora import PredictingModel
 from ..errors import Video2LoRAError
 from ..light_lora import AuxiliaryMatrices
-from .batch import TrainBatch, step_generator
-from .denoiser import Denoiser
-from .objective import Objective, draw_noise
-from .optimizer import WeightAverage
 from .settings import TrainingSettings
+from .step.batch import TrainBatch, step_generator
+from .step.denoiser import Denoiser
+from .step.objective import Objective, draw_noise
+from .step.optimizer import WeightAverage
 
 NAME = "reference"
 

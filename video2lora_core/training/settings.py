@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import Video2LoRAError
 from .settings_file import setting
-from .timesteps import SAMPLINGS, WEIGHTINGS
+from .step.timesteps import SAMPLINGS, WEIGHTINGS
 
 OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
 SCHEDULES = ("cosine", "constant", "restarts")

@@ -16,8 +16,9 @@ import torch
 
 from ..errors import Video2LoRAError
 from ..files.writing import failing_in_a_sentence
-from .batch import ClipSource
-from .checkpoint import (
+from .data.feed import Feed
+from .processes import Processes
+from .run.checkpoint import (
     BEST,
     CHECKPOINTS,
     Checkpoint,
@@ -26,18 +27,17 @@ from .checkpoint import (
     save_checkpoint,
     set_aside_later,
 )
-from .denoiser import Denoiser
-from .feed import Feed
-from .metrics import Comparison
-from .objective import Objective
-from .processes import Processes
-from .resume import check_same_run
-from .run_state import RunState, StepReport, TrainingResult, collect_state, note_training, restore_state
-from .samples import Samples
+from .run.metrics import Comparison
+from .run.resume import check_same_run
+from .run.samples import Samples
+from .run.state import RunState, StepReport, TrainingResult, collect_state, note_training, restore_state
+from .run.watch import Watch
 from .settings import TrainingSettings, check_settings
 from .settings_file import to_dict
-from .update import Update
-from .watch import Watch
+from .step.batch import ClipSource
+from .step.denoiser import Denoiser
+from .step.objective import Objective
+from .step.update import Update
 
 log = logging.getLogger(__name__)
 

@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from ..backbones import motion_state_dict, save_checkpoint
-from ..sampling import encoded, ksampler
+from ..models.backbones import motion_state_dict, save_checkpoint
+from ..models.sampling import encoded, ksampler
 
 
 @pytest.fixture(scope="module")
 def patching(host):
-    return host.module("nodes.host.patching")
+    return host.module("nodes.host.patches.patching")
 
 
 @pytest.fixture(scope="module")
 def targets_of(host):
-    return host.module("nodes.host.layers").list_targets
+    return host.module("nodes.host.models.layers").list_targets
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def error(host):
 @pytest.fixture(scope="module")
 def parts(host, tmp_path_factory):
     path = save_checkpoint(tmp_path_factory.mktemp("backbones") / "tiny.safetensors")
-    return host.module("nodes.host.small_checkpoint").load_small_checkpoint(path)
+    return host.module("nodes.host.models.small_checkpoint").load_small_checkpoint(path)
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from ..backbones import motion_state_dict, relative_change, save_checkpoint
+from ..models.backbones import motion_state_dict, relative_change, save_checkpoint
 from .loaded import original_weights
 
 
 @pytest.fixture(scope="module")
 def branch(host):
-    return host.module("nodes.host.branch")
+    return host.module("nodes.host.patches.branch")
 
 
 def forward_hooks(model):
@@ -58,7 +58,7 @@ def test_branches_stack_with_each_other_and_with_merged_ones(patching, targets_o
 def test_a_model_with_a_branch_is_not_trained_on_without_it(
     host, patching, targets_of, make_lora, moving, error
 ):
-    denoiser = host.module("nodes.host.denoiser")
+    denoiser = host.module("nodes.host.training.denoiser")
     targets = targets_of(moving)
     beside, _ = patching.apply_adaptive_lora(moving, make_lora(targets), 1.0, 1.0, "beside")
     with denoiser.training_mode(), pytest.raises(error, match="runs beside its weights"):
@@ -126,7 +126,7 @@ def test_a_batch_of_references_is_sampled_each_with_its_own(
 def fp8(host, patching, tmp_path_factory):
     """The tiny MODEL, its Linears stored in fp8 and cast as they are used, with a motion module in full."""
     path = save_checkpoint(tmp_path_factory.mktemp("fp8") / "tiny.safetensors")
-    load = host.module("nodes.host.small_checkpoint").load_small_checkpoint
+    load = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint
     full, coarse = load(path)[0], load(path)[0]
     with torch.no_grad():
         pairs = zip(full.model.diffusion_model.modules(), coarse.model.diffusion_model.modules(), strict=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ..backbones import motion_state_dict, relative_change
+from ..models.backbones import motion_state_dict, relative_change
 from .test_branch import forward_hooks
 from .test_hooks import guided, hooks_of  # noqa: F401
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ..backbones import relative_change
-from ..sampling import encoded, ksampler
+from ..models.backbones import relative_change
+from ..models.sampling import encoded, ksampler
 from .loaded import original_weights
 from .test_branch import forward_hooks
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ..backbones import motion_state_dict, relative_change
+from ..models.backbones import motion_state_dict, relative_change
 from .loaded import motion_of
 
 
@@ -69,7 +69,7 @@ def test_a_module_attached_by_others_is_found_when_sampling_begins(
     lora = make_lora(targets_of(moving))
     reference = sample(patching.apply_adaptive_lora(moving, lora)[0])
     waiting, _ = patching.apply_adaptive_lora(model, lora)
-    attached = host.module("nodes.host.animatediff").attach_motion_model(waiting, motion_state_dict())
+    attached = host.module("nodes.host.models.animatediff").attach_motion_model(waiting, motion_state_dict())
     shared = motion_of(attached)
     assert not shared.patches
     assert torch.equal(sample(attached), reference)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ..backbones import motion_state_dict, relative_change
-from ..sampling import encoded, ksampler
+from ..models.backbones import motion_state_dict, relative_change
+from ..models.sampling import encoded, ksampler
 from .loaded import in_windows
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ..backbones import relative_change
-from ..families import make_family, sample_family
+from ..models.backbones import relative_change
+from ..models.families import make_family, sample_family
 
 FAMILY = "wan21_t2v"
 # ComfyUI and the GGUF pack read these from a file's tensors, by the sizes of the real model's heads.
@@ -128,7 +128,7 @@ def gguf_model(host, tmp_path):
 def test_beside_is_exact_on_quantised_weights(host, patching, targets_of, capsys, tmp_path, make):
     coarse, weights, kind = make(host, tmp_path)
     full = with_weights(weights)
-    latents = host.module("nodes.host.layers").latent_settings(full)
+    latents = host.module("nodes.host.models.layers").latent_settings(full)
     hypernet = host.core.Video2LoRA.create(targets_of(full), down_dim=6, up_dim=5, backbone=FAMILY, **latents)
     noise = torch.randn(len(hypernet.targets), 11, generator=torch.Generator().manual_seed(0))
     lora = host.core.AdaptiveLoRA(hypernet, noise)

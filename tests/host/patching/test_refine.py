@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from ..backbones import relative_change
+from ..models.backbones import relative_change
 from .loaded import original_weights
 
 
 @pytest.fixture(scope="module")
 def refine(host):
-    return host.module("nodes.host.refine").refine_on_reference
+    return host.module("nodes.host.training.refine").refine_on_reference
 
 
 @pytest.fixture(scope="module")

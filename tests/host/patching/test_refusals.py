@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..backbones import motion_state_dict
+from ..models.backbones import motion_state_dict
 from .loaded import motion_of
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ..backbones import relative_change
+from ..models.backbones import relative_change
 from .loaded import in_windows
 from .test_branch import forward_hooks
 from .test_hooks import guided, hooks_of, scheduled  # noqa: F401
@@ -13,7 +13,7 @@ FRAMES = 3
 
 @pytest.fixture(scope="module")
 def schedule(host):
-    return host.module("nodes.host.schedule")
+    return host.module("nodes.host.patches.schedule")
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_interpolation_goes_from_one_to_the_other(host, targets_of, make_lora, m
             spatial_strength=1.0, motion_strength=motion, **inputs,
         )  # fmt: skip
 
-    apply = host.module("nodes.host.patching").apply_adaptive_lora
+    apply = host.module("nodes.host.patches.patching").apply_adaptive_lora
     patched, report = interpolated(model, first, second, motion=0.0)
     frames = sample(patched)
     for frame, lora in ((0, first), (FRAMES - 1, second)):

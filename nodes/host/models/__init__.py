@@ -1,0 +1,1 @@
+"""What ComfyUI loads: checkpoints, motion modules, and the layers in them."""

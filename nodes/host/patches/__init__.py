@@ -1,0 +1,1 @@
+"""How a LoRA gets onto a MODEL: merged, beside the weights, scheduled."""

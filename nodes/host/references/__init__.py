@@ -1,0 +1,1 @@
+"""Reference clips: read, shown, compared, and made into predictions."""

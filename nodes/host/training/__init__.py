@@ -1,0 +1,1 @@
+"""Training and refining with a MODEL of ComfyUI's."""

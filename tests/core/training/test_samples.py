@@ -1,0 +1,121 @@
+"""What a run shows: samples that differ by the LoRA alone, the page, boards, and what they refuse."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.core.training.test_loop import SHORT
+from tests.core.training.toy_training import CHANNELS, FRAMES, SIZE, TEXT, OffsetClips, ToyDenoiser, toy_model
+from video2lora_core.errors import Video2LoRAError
+from video2lora_core.training import Samples, SampleSettings, SampleSubject, Trainer
+from video2lora_core.training.run.boards import check_trackers
+from video2lora_core.training.run.samples import list_samples
+
+SHAPE = (CHANNELS, FRAMES, SIZE, SIZE)
+SIDE = 16 * SIZE
+
+
+class ToySampler:
+    """One step of the toy network; a frame is three of the channels, sixteen times as large."""
+
+    def __init__(self, denoiser):
+        self.denoiser = denoiser
+        self.made = 0
+
+    def sample(self, noise, context):
+        self.made += 1
+        return noise - self.denoiser.forward(noise, torch.tensor([99]), context)
+
+    def decode(self, latents):
+        frames = latents[:3].movedim(0, -1).float().sigmoid()
+        return frames.repeat_interleave(16, 1).repeat_interleave(16, 2)
+
+
+def trainer(folder, settings=SHORT, every=4):
+    generator = torch.Generator().manual_seed(3)
+    subjects = [
+        SampleSubject(name, torch.randn(SHAPE, generator=generator), torch.zeros(2, TEXT))
+        for name in ("left / up", "right")
+    ]
+    denoiser = ToyDenoiser()
+    sampler = ToySampler(denoiser)
+    samples = Samples(subjects, sampler, every, fps=8)
+    run = Trainer(
+        toy_model(), denoiser, OffsetClips(), settings, evaluation={"heldout": OffsetClips()}, folder=folder,
+        samples=samples,
+    )  # fmt: skip
+    return run, sampler
+
+
+def columns(file):
+    """The three parts of a strip's first frame, as numbers."""
+    with Image.open(file) as strip:
+        picture = torch.frombuffer(bytearray(strip.convert("RGB").tobytes()), dtype=torch.uint8)
+        assert strip.n_frames == FRAMES and strip.info["duration"] == 125
+    picture = picture.reshape(SIDE, -1, 3).float()
+    return picture[:, :SIDE], picture[:, SIDE + 4 : 2 * SIDE + 4], picture[:, 2 * SIDE + 8 :]
+
+
+def test_samples_come_in_time_and_only_the_last_part_of_a_strip_changes(tmp_path):
+    run, sampler = trainer(tmp_path, dataclasses.replace(SHORT, encoder_rate=1e-2, head_rate=1e-1))
+    run.run()
+    found = list_samples(tmp_path)
+    assert list(found) == [4, 8, 12]
+    assert [file.name for file in found[4]] == ["00_left___up.webp", "01_right.webp"]
+    # Without a LoRA once a subject, with it once a subject and time.
+    assert sampler.made == 2 + 3 * 2
+    first, last = columns(found[4][0]), columns(found[12][0])
+    assert all((one - other).abs().mean() < 3 for one, other in zip(first[:2], last[:2], strict=True))
+    assert (last[2] - last[1]).abs().mean() > 4
+    page = (tmp_path / "run.html").read_text(encoding="utf-8")
+    assert page.count("data:image/webp;base64,") == 2 and "samples/step_00000004/01_right.webp" in page
+    assert page.count("<svg") == 2 and "<td>heldout</td>" in page
+    assert not re.search(r"(src|href)=['\"](https?:)?//", page)
+
+
+def test_a_resumed_run_makes_the_samples_of_the_whole_one(tmp_path):
+    trainer(tmp_path / "whole")[0].run()
+    settings = dataclasses.replace(SHORT, save_every=6)
+    stopped, _ = trainer(tmp_path / "cut", settings)
+    stopped._listener = lambda report: stopped.request_stop() if report.step == 9 else None
+    stopped.run()
+    again, _ = trainer(tmp_path / "cut", settings)
+    assert again.resume() and again.run().finished
+    for step, files in list_samples(tmp_path / "whole").items():
+        for one, other in zip(files, list_samples(tmp_path / "cut")[step], strict=True):
+            assert one.read_bytes() == other.read_bytes()
+
+
+def test_boards_get_numbers_and_pictures(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = dataclasses.replace(SHORT, tensorboard=True, trackers=("tensorboard",))
+    trainer(tmp_path, settings)[0].run()
+    for folder in (tmp_path / "tensorboard", tmp_path / "trackers" / tmp_path.name):
+        events = accumulator.EventAccumulator(str(folder))
+        events.Reload()
+        assert [event.step for event in events.Scalars("train/loss")] == [5, 10, 12]
+        assert {event.step for event in events.Images("samples/1_right")} == {4, 8, 12}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(["wandb"], "'wandb' is not installed"), (["abacus"], "no tracker 'abacus'; use some of aim")],
+)
+def test_trackers_that_are_not_there(tmp_path, names, words):
+    with pytest.raises(Video2LoRAError, match=words):
+        check_trackers(names)
+    run, _ = trainer(tmp_path, dataclasses.replace(SHORT, trackers=tuple(names)))
+    with pytest.raises(Video2LoRAError, match=words):
+        run.run()
+    assert run.state.step == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"steps": 0}, "steps of .samples. is 0"), ({"guidance": -1.0}, "guidance")]
+)
+def test_sample_settings_out_of_range(changes, words):
+    with pytest.raises(Video2LoRAError, match=words):
+        SampleSettings(**changes)

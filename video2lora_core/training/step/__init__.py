@@ -1,0 +1,1 @@
+"""One step: noise levels, losses, gradients."""

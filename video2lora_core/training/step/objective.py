@@ -1,0 +1,295 @@
+"""The training loss: the frozen backbone's diffusion loss under the LoRAs predicted from other clips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...adapters import AdapterBranches, Factors
+from ...errors import Video2LoRAError
+from ..processes import Processes
+from ..settings import TrainingSettings
+from .batch import TrainBatch
+from .denoiser import Denoiser
+from .timesteps import ConditionBalance, loss_weights, sample_timesteps
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainableModel(Protocol):
+    """What the objective needs of a `Video2LoRA`."""
+
+    hypernetwork: nn.Module
+
+    def predict_weights(self, latents: Tensor) -> Tensor:
+        """References' latents (B, C, T, H, W) -> predicted weights (B, N, D), with gradient."""
+        ...
+
+    def batched_factors(self, weights: Tensor) -> Factors:
+        """Predicted weights (B, N, D) -> target name -> (up (B, out, rank), down (B, rank, in)), with
+        gradient.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoiseDraw:
+    """Noise (R*k, C, T, H, W) and timesteps (R*k,) of a batch's targets."""
+
+    noise: Tensor
+    timesteps: Tensor
+
+    def rows(self, start: int, stop: int) -> NoiseDraw:
+        """Rows start ... stop-1."""
+        return NoiseDraw(self.noise[start:stop], self.timesteps[start:stop])
+
+    def to(self, device: torch.device | str) -> NoiseDraw:
+        """The draw on a device."""
+        return NoiseDraw(*(part.to(device, non_blocking=True) for part in (self.noise, self.timesteps)))
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """total: what backward is called on. The rest is detached; `references` are the unweighted losses
+    (R,).
+    """
+
+    total: Tensor
+    diffusion: Tensor
+    teacher: Tensor
+    references: Tensor
+
+
+def share_noise(rows: Tensor, targets: int, shared: str) -> Tensor:
+    """Make rows of the leading dimension (R*targets) equal where `shared` says so.
+
+    none: all differ. targets: the targets of one reference share. pairs: target j of references 2i and 2i+1
+    share (antithetic pairs: same content and noise, opposite semantics).
+    Raises Video2LoRAError for pairs of an odd number of references, and for unknown words.
+    """
+    if shared == "none":
+        return rows
+    by_reference = rows.unflatten(0, (-1, targets))
+    if shared == "targets":
+        return by_reference[:, :1].expand_as(by_reference).flatten(0, 1)
+    if shared != "pairs":
+        raise Video2LoRAError(f"Unknown shared_noise '{shared}'; use none, targets or pairs.")
+    if by_reference.shape[0] % 2:
+        raise Video2LoRAError(
+            "shared_noise = pairs needs an even number of references in a batch, not "
+            f"{by_reference.shape[0]}."
+        )
+    return by_reference[::2].repeat_interleave(2, dim=0).flatten(0, 1)
+
+
+def draw_noise(
+    shape: tuple[int, ...],
+    targets: int,
+    num_timesteps: int,
+    generator: torch.Generator,
+    settings: TrainingSettings,
+) -> NoiseDraw:
+    """Noise and timesteps for targets of `shape` (R*k, C, T, H, W), k = `targets`, from a CPU generator."""
+    noise = torch.randn(shape, generator=generator)
+    timesteps = draw_timesteps(shape[0], targets, num_timesteps, generator, settings)
+    return NoiseDraw(share_noise(noise, targets, settings.shared_noise), timesteps)
+
+
+def draw_timesteps(
+    rows: int, targets: int, num_timesteps: int, generator: torch.Generator, settings: TrainingSettings
+) -> Tensor:
+    """Timesteps (rows,) of R references with `targets` targets each."""
+    timesteps = sample_timesteps(
+        rows,
+        num_timesteps,
+        generator,
+        sampling=settings.timestep_sampling,
+        lowest=settings.timestep_lowest,
+        highest=settings.timestep_highest,
+        bias=settings.timestep_bias,
+        stratified=settings.timestep_stratified,
+    )
+    return share_noise(timesteps, targets, settings.shared_noise)
+
+
+def widened(values: Tensor) -> Tensor:
+    """Half precision as float32, wider types as they are: losses are computed in this."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def contrastive_loss(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE: row i of `first` and of `second` (n, E) attract, rows of other conditions repel.
+
+    `ids` (n,) tell conditions apart; other rows of the same condition are left out of the comparison.
+    """
+    first, second = F.normalize(widened(first), dim=-1), F.normalize(widened(second), dim=-1)
+    same = (ids[:, None] == ids[None, :]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+    scores = (first @ second.T / temperature).masked_fill(same, float("-inf"))
+    labels = torch.arange(len(ids), device=ids.device)
+    return 0.5 * (F.cross_entropy(scores, labels) + F.cross_entropy(scores.T, labels))
+
+
+def _even(read: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A stem's tokens and embedding, the embedding normalised as those who read it do."""
+    tokens, embedding = (widened(part) for part in read)
+    return tokens, F.layer_norm(embedding, embedding.shape[-1:])
+
+
+class Objective:
+    """Computes the loss of a batch; holds the branches on the backbone and the balance of the conditions."""
+
+    def __init__(
+        self,
+        model: TrainableModel,
+        denoiser: Denoiser,
+        settings: TrainingSettings,
+        processes: Processes | None = None,
+        example: TrainableModel | None = None,
+    ) -> None:
+        self.model = model
+        self.example = example
+        self.denoiser = denoiser
+        self.settings = settings
+        self.processes = processes or Processes()
+        self.branches = AdapterBranches(denoiser.modules())
+        self.balance = ConditionBalance(settings.balance_momentum)
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Autocast as `precision` asks; parameters stay float32."""
+        dtype = PRECISIONS[self.settings.precision]
+        with torch.autocast(self.processes.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            yield
+
+    def _full_precision(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.processes.device.type, enabled=False)
+
+    def predict(self, references: Tensor) -> tuple[Tensor, Factors]:
+        """Reference latents (R, C, T, H, W) -> predicted weights (R, N, D) and their factors, with
+        gradient; in the parameters' own precision, whatever the backbone computes in.
+        """
+        with self._full_precision():
+            weights = self.model.predict_weights(references)
+            return weights, self.model.batched_factors(weights)
+
+    def loss(self, batch: TrainBatch, draw: NoiseDraw) -> LossParts:
+        """The loss of a batch, but for the contrastive part; with an example, that of reading as it does,
+        without the backbone.
+
+        The branches stay on, for gradient checkpointing: call `release` after backward.
+
+        Raises Video2LoRAError when the teacher is asked for and the batch has no semantic captions, and when
+        the predicted LoRA does not fit the backbone.
+        """
+        self.branches.clear()
+        if self.example is not None:
+            return self._reading_loss(batch)
+        settings = self.settings
+        with self.precision():
+            noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
+            taught = self._teacher_prediction(batch, noisy, draw)
+            _, factors = self.predict(batch.reference_latents)
+            self.branches.use(factors)
+            prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
+            target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
+            rows = self._weighted(F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1), draw)
+            references = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
+            diffusion = self._balanced(references, batch.conditions)
+            total = diffusion
+            teacher = diffusion.new_zeros(())
+            if taught is not None:
+                error = F.mse_loss(prediction, taught, reduction="none").flatten(1).mean(1)
+                teacher = self._weighted(error, draw).mean()
+                total = total + settings.teacher_weight * teacher
+        return LossParts(total, diffusion.detach(), teacher.detach(), references.detach().float())
+
+    def contrastive(self, batches: Sequence[TrainBatch]) -> Tensor:
+        """The contrastive loss of a whole step: of the batches of all its parts, and of all processes.
+
+        It needs no backbone, so that no accumulation makes the comparison smaller.
+        """
+        pooled, device = self.model.hypernetwork.pooled_context, self.processes.device
+        firsts = [batch.reference_latents for batch in batches]
+        seconds = [batch.target_latents[:: batch.targets_per_reference] for batch in batches]
+        with self._full_precision():
+            first, second = (
+                self.processes.gather_differentiable(pooled(widened(torch.cat(rows).to(device))))
+                for rows in (firsts, seconds)
+            )
+            names = [name for batch in batches for name in batch.ids]
+            digests = [hashlib.sha256(name.encode()).digest()[:7] for name in names]
+            ids = torch.tensor([int.from_bytes(digest, "little") for digest in digests], device=device)
+            ids = self.processes.gather(ids)
+            return contrastive_loss(first, second, ids, self.settings.contrastive_temperature)
+
+    def _reading_loss(self, batch: TrainBatch) -> LossParts:
+        """How far a stem's tokens and embeddings of references are from those that the example's gives for
+        their targets, relative to how far those of different targets lie apart. What follows the stem sees
+        the same then, and needs no training.
+        """
+        k = batch.targets_per_reference
+        with torch.no_grad():
+            wanted = _even(self.example.hypernetwork.context_encoder.read(batch.target_latents[::k]))
+        with self._full_precision():
+            read = _even(self.model.hypernetwork.context_encoder.read(batch.reference_latents))
+            references = torch.zeros(len(batch.conditions), device=read[0].device)
+            for own, example in zip(read, wanted, strict=True):
+                spread = example.var(0).mean().clamp(min=1e-12)
+                references = references + (own - example).square().flatten(1).mean(1) / spread
+            reading = self._balanced(references, batch.conditions)
+        return LossParts(reading, reading.detach(), reading.new_zeros(()), references.detach().float())
+
+    def release(self) -> None:
+        """Switch the branches off after backward."""
+        self.branches.clear()
+
+    @torch.no_grad()
+    def reference_losses(self, batch: TrainBatch, draw: NoiseDraw, others: Tensor) -> dict[str, Tensor]:
+        """Losses (R,) of the same targets and noise: `no_lora`, `matched` reference, `shuffled` reference.
+
+        `others` (R, C, T, H, W): the references that the targets get in the shuffled pass.
+        """
+        with self.precision():
+            noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
+            target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
+            _, factors = self.predict(batch.reference_latents)
+            _, swapped = self.predict(others)
+            losses = {}
+            for label, used in (("no_lora", {}), ("matched", factors), ("shuffled", swapped)):
+                with self.branches.attached(used):
+                    prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
+                rows = (prediction - target).square().flatten(1).mean(1)
+                losses[label] = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
+        return losses
+
+    def _teacher_prediction(self, batch: TrainBatch, noisy: Tensor, draw: NoiseDraw) -> Tensor | None:
+        if self.settings.teacher_weight <= 0:
+            return None
+        if batch.semantic_context is None:
+            raise Video2LoRAError(
+                "teacher_weight is set but the clips have no semantic_caption; add that column, or set it to "
+                "0."
+            )
+        with torch.no_grad():
+            return widened(self.denoiser.forward(noisy, draw.timesteps, batch.semantic_context))
+
+    def _weighted(self, rows: Tensor, draw: NoiseDraw) -> Tensor:
+        weights = loss_weights(
+            self.settings.loss_weighting,
+            self.denoiser.signal_to_noise(draw.timesteps),
+            self.denoiser.output_scale(draw.timesteps),
+            self.settings.min_snr_gamma,
+        )
+        return rows if weights is None else rows * weights.to(rows)
+
+    def _balanced(self, references: Tensor, conditions: tuple[str, ...]) -> Tensor:
+        if not self.settings.balance_conditions:
+            return references.mean()
+        return (references * self.balance.factors(conditions).to(references)).mean()
