@@ -38,7 +38,7 @@ class World:
         self.patching = host.module("nodes.host.patches.patching")
         self.list_targets = host.module("nodes.host.models.layers").list_targets
         self.hooks, self.guidance, self.schedule = (
-            host.module(f"nodes.host.{name}") for name in ("hooks", "guidance", "schedule")
+            host.module(f"nodes.host.patches.{name}") for name in ("hooks", "guidance", "schedule")
         )
         load = host.module("nodes.host.models.small_checkpoint").load_small_checkpoint
         self.root, clip, _ = load(save_checkpoint(folder / "tiny.safetensors"))

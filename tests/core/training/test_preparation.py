@@ -193,7 +193,7 @@ def test_the_claims_of_the_dead_end(tmp_path, monkeypatch):
 def test_a_cache_of_another_version_is_encoded_anew(tmp_path, monkeypatch, caplog):
     records = read_clip_list(write_dataset(tmp_path / "clips", clips=2))
     for module in ("cache", "shards"):
-        monkeypatch.setattr(f"video2lora_core.training.{module}.FORMAT_VERSION", 3)
+        monkeypatch.setattr(f"video2lora_core.training.data.{module}.FORMAT_VERSION", 3)
     encode(records, tmp_path / "cache")
     monkeypatch.undo()
     encoder = CountingEncoder()

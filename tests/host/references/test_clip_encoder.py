@@ -35,13 +35,13 @@ def encoder(host):
 
 def test_three_starts_encode_every_clip_once(host, load, encoder, tmp_path):
     dataset, training = host.module("video2lora_core.training.data.dataset"), "video2lora_core.training"
-    settings = host.module(f"{training}.data_settings").DataSettings(frames=2, width=64, height=64)
+    settings = host.module(f"{training}.data.data_settings").DataSettings(frames=2, width=64, height=64)
     clips = write_dataset(tmp_path / "clips", clips=2)
-    records = host.module(f"{training}.clip_list").read_clip_list(clips)
+    records = host.module(f"{training}.data.clip_list").read_clip_list(clips)
     found = []
     for _ in range(3):
         with torch.inference_mode():
-            cache = host.module(f"{training}.cache").ClipCache(tmp_path / "cache", settings, encoder(*load()))
+            cache = host.module(f"{training}.data.cache").ClipCache(tmp_path / "cache", settings, encoder(*load()))
             report = dataset.encode_dataset(records, cache, host.module(training).Processes())[1]
         found.append((report.encoded, report.reused, len(list((tmp_path / "cache").glob("*.safetensors")))))
         assert f"encoded {report.encoded}, reused {report.reused}" in "\n".join(report.lines())
