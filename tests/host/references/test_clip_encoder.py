@@ -41,7 +41,9 @@ def test_three_starts_encode_every_clip_once(host, load, encoder, tmp_path):
     found = []
     for _ in range(3):
         with torch.inference_mode():
-            cache = host.module(f"{training}.data.cache").ClipCache(tmp_path / "cache", settings, encoder(*load()))
+            cache = host.module(f"{training}.data.cache").ClipCache(
+                tmp_path / "cache", settings, encoder(*load())
+            )
             report = dataset.encode_dataset(records, cache, host.module(training).Processes())[1]
         found.append((report.encoded, report.reused, len(list((tmp_path / "cache").glob("*.safetensors")))))
         assert f"encoded {report.encoded}, reused {report.reused}" in "\n".join(report.lines())
