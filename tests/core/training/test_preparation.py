@@ -137,6 +137,23 @@ def test_data_settings_that_are_wrong(changes, words):
         DataSettings(**changes)
 
 
+def test_what_is_learned_while_facts_are_written_is_written_next(tmp_path, monkeypatch):
+    first, second = (write_clip(tmp_path / f"{seed}.mp4", (2, 0), seed) for seed in (1, 2))
+    facts = facts_module.FileFacts(tmp_path)
+    facts.clip(first)
+    write = facts_module.replacing
+
+    def learning(path):
+        facts.clip(second)
+        return write(path)
+
+    monkeypatch.setattr(facts_module, "replacing", learning)
+    facts.save()
+    monkeypatch.undo()
+    facts.save()
+    assert all(facts_module.FileFacts(tmp_path).has_clip(path) for path in (first, second))
+
+
 def test_what_has_not_changed_is_not_read_again(tmp_path, monkeypatch):
     records = read_clip_list(write_dataset(tmp_path / "clips"))
     hashed, texts = [], []

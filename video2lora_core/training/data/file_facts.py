@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class FileFacts:
         self._known: dict[str, dict[str, Any]] = {}
         self._new: dict[str, dict[str, Any]] = {}
         self._read_notes: set[str] = set()
+        self._lock = threading.Lock()  # threads go on learning while what they learned is written
         self.reload()
 
     def reload(self) -> None:
@@ -100,14 +102,16 @@ class FileFacts:
 
     def save(self) -> None:
         """Write what is new. Raises Video2LoRAError when the folder can not be written."""
-        if not self._new:
+        with self._lock:
+            new, self._new = self._new, {}
+            known = dict(self._known)
+        if not new:
             return
         with failing_in_a_sentence(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         notes = list(self._folder.glob("*.jsonl"))
         whole = len(notes) >= MOST_NOTES
-        # A copy: threads go on learning.
-        facts = dict(self._known if whole else self._new)
+        facts = known if whole else new
         name = f"{secrets.token_hex(8)}.jsonl"
         lines = [json.dumps({path: fact}) + "\n" for path, fact in facts.items()]
         with replacing(self._folder / name) as temporary:
@@ -115,15 +119,15 @@ class FileFacts:
         self._read_notes.add(name)
         for note in notes if whole else ():
             note.unlink(missing_ok=True)
-        self._new = {}
 
     def _still(self, path: Path) -> dict[str, Any]:
         known = self._known.get(os.path.abspath(path))
         return known if isinstance(known, dict) and known.get("at") == _moment(path) else {}
 
     def _learn(self, path: Path, facts: dict[str, Any]) -> None:
-        name = os.path.abspath(path)
-        self._known[name] = self._new[name] = {"at": _moment(path), **facts}
+        name, fact = os.path.abspath(path), {"at": _moment(path), **facts}
+        with self._lock:
+            self._known[name] = self._new[name] = fact
 
 
 def _moment(path: Path) -> list[int] | None:
