@@ -26,7 +26,7 @@ TOLD_BY = {
     "svd_img2vid": {"decoder.mid.block_1.mix_factor": (1,)},
     "wan21_t2v": {
         "decoder.middle.0.residual.0.gamma": (32, 1, 1, 1), "decoder.head.0.gamma": (8, 1, 1, 1),
-        "encoder.conv1.weight": (8, 3, 3, 3, 3),
+        "encoder.conv1.weight": (8, 3, 3, 3, 3), "decoder.head.2.weight": (3, 8, 3, 3, 3),
     },
     "wan22_t2v": {
         "decoder.middle.0.residual.0.gamma": (32, 1, 1, 1),
