@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 Link = tuple[str, int, str, float]
 
 TITLE, ROW, WIDGET_ROW, SLOT = 30, 24, 34, 20
-GAP, CHANNEL, PADDING, GROUP_TITLE = 14, 36, 10, 36
+GAP, CHANNEL, PADDING, GROUP_TITLE = 12, 36, 10, 36
 LANE, LANE_MARGIN, TIGHT = 10, 12, 20
 # How far a link goes down or up before it runs straight: the longer, the less it swings out.
 CORNERS = (60, 90, 40, 20)

@@ -175,7 +175,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
     "refine_on_reference": (
         "**For what the hypernetwork never saw.**\n\nThe prediction is optimised on its reference, about a "
         "minute here.\n\nUnlink *adaptive_lora*, and it starts from nothing and needs no hypernetwork.",
-        270,
+        258,
         (
             CHOOSE,
             step("Predict", "2", "6", "19"),

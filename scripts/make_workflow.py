@@ -27,6 +27,7 @@ PACK_ID = "comfyui-video2lora"
 EXTRA = {
     "CLIPTextEncode": 30,
     "LoadVideo": 204,
+    "Video2LoRALoadAnimateDiff": 12,
     "Video2LoRACompare": 200,
     "Video2LoRAResultsGrid": 260,
     "Video2LoRAInspectAdaptiveLoRA": 300,
@@ -203,8 +204,8 @@ def height_of(node: dict[str, Any], info: dict[str, Any]) -> int:
     """Pixels below the title that a node needs in either rendering."""
     rows = len(widget_inputs(info)) + (node["type"] == "LoadVideo")
     slots = max(sum("widget" not in entry for entry in node["inputs"]), len(node["outputs"]))
-    # An empty face of ours is a row of four pixels in the Vue rendering.
-    face = 4 if node["type"].startswith("Video2LoRA") else 0
+    # An empty face of ours is a row of five pixels in the Vue rendering.
+    face = 5 if node["type"].startswith("Video2LoRA") else 0
     return body_height(slots, rows, EXTRA.get(node["type"], 0) + face)
 
 
