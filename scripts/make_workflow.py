@@ -27,7 +27,7 @@ PACK_ID = "comfyui-video2lora"
 EXTRA = {
     "CLIPTextEncode": 30,
     "LoadVideo": 204,
-    "Video2LoRALoadAnimateDiff": 12,
+    "Video2LoRALoadAnimateDiff": 2,
     "Video2LoRACompare": 200,
     "Video2LoRAResultsGrid": 260,
     "Video2LoRAInspectAdaptiveLoRA": 300,

@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -79,8 +80,11 @@ def motion_module(folder):
 
 def clip_cache(folder):
     tensors = {"context": torch.ones(3, 4).half(), "latents": torch.zeros(1, 4, 2, 3, 3).half()}
-    place = Store(folder, 1).add("clip", tensors)
+    (folder / "store").mkdir()
+    place = Store(folder / "store", 1).add("clip", tensors)
+    # The note of the cache's version beside it is text, not safetensors.
     place.rename(folder / "clip")
+    shutil.rmtree(folder / "store")
 
     def load():
         if not is_sound(folder / "clip"):
