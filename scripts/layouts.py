@@ -59,7 +59,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
     "own_checkpoint_ade": (
         "**With AnimateDiff-Evolved.**\n\n*Apply* after or before *Use Evolved Sampling* is the same.\n\n"
         "Choose checkpoint, motion module and a hypernetwork trained for them.",
-        220,
+        202,
         (
             step("Choose", "4", "3", "30", "1", width=CHOICE),
             step("Predict; motion", "6", "31"),

@@ -27,6 +27,9 @@ PACK_ID = "comfyui-video2lora"
 EXTRA = {
     "CLIPTextEncode": 30,
     "LoadVideo": 204,
+    "LoraModelLoader": 26,
+    "ADE_LoadAnimateDiffModel": 26,
+    "SetHookKeyframes": 4,
     "Video2LoRALoadAnimateDiff": 2,
     "Video2LoRACompare": 200,
     "Video2LoRAResultsGrid": 260,
