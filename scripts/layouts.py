@@ -57,8 +57,8 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         ),
     ),
     "own_checkpoint_ade": (
-        "**With AnimateDiff-Evolved.**\n\n*Apply* after or before *Use Evolved Sampling* is the same.\n\n"
-        "Choose checkpoint, motion module and a hypernetwork trained for them.",
+        "**With AnimateDiff-Evolved.**\n\n*Apply* may come before or after *Use Evolved Sampling*.\n\n"
+        "Choose models, and a hypernetwork for them.",
         202,
         (
             step("Choose", "4", "3", "30", "1", width=CHOICE),
