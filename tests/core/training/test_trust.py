@@ -203,7 +203,8 @@ def test_a_disk_that_takes_no_checkpoint_leaves_earlier_ones(tmp_path):
     run.step()
     kept = run.save()
     run.step()
-    for size in (100, 20_000, (kept / "state.safetensors").stat().st_size - 1):
+    # The next state has other numbers in its JSON, some digits shorter or longer.
+    for size in (100, 20_000, (kept / "state.safetensors").stat().st_size * 9 // 10):
         with small_disk(size), pytest.raises(Video2LoRAError, match="could not be written"):
             run.save()
         assert names(tmp_path) == [kept.name]
