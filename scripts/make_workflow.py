@@ -46,6 +46,9 @@ EXTRA = {
     "Video2LoRAInterpolateAdaptiveLoRAs": 244,
     "Video2LoRATrainHypernet": 340,
 }
+# The newest frontends say under a node that its file is missing, as in graphs for people's own models.
+FILE_MISSING = {"Video2LoRALoadAnimateDiff": 10}
+SHIPPED = "video2lora-demo"
 
 COLORS = ("#8A8", "#3f789e", "#b06634", "#888", "#8A8", "#3f789e", "#b06634", "#888", "#8A8")
 
@@ -208,8 +211,10 @@ def height_of(node: dict[str, Any], info: dict[str, Any]) -> int:
     rows = len(widget_inputs(info)) + (node["type"] == "LoadVideo")
     slots = max(sum("widget" not in entry for entry in node["inputs"]), len(node["outputs"]))
     # An empty face of ours is a row of five pixels in the Vue rendering.
-    face = 5 if node["type"].startswith("Video2LoRA") else 0
-    return body_height(slots, rows, EXTRA.get(node["type"], 0) + face)
+    extra = EXTRA.get(node["type"], 0) + (5 if node["type"].startswith("Video2LoRA") else 0)
+    if not any(str(value).startswith(SHIPPED) for value in node["widgets_values"]):
+        extra += FILE_MISSING.get(node["type"], 0)
+    return body_height(slots, rows, extra)
 
 
 def note(text: str, placed: Placed, note_id: int, order: int) -> dict[str, Any]:
