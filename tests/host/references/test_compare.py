@@ -34,7 +34,7 @@ def test_a_shorter_reference_starts_again(side_by_side):
 
 
 def test_labels_say_what_is_compared(host, monkeypatch):
-    module = host.module("nodes.compare")
+    module = host.module("nodes.references.compare")
     named = []
     monkeypatch.setattr(
         module, "side_by_side", lambda clips: named.append([name for name, _ in clips]) or 1 / 0

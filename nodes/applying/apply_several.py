@@ -4,12 +4,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..video2lora_core.errors import Video2LoRAError
+from ...video2lora_core.errors import Video2LoRAError
+from ..host.patches.patching import apply_adaptive_lora, interpolate_adaptive_loras
+from ..host.patches.schedule import read_frame_curve
+from ..loras.several_loras import linked_loras, lora_sockets
+from ..schema import SEARCH_ALIASES, describe
 from .apply_adaptive_lora import reported
-from .host.patches.patching import apply_adaptive_lora, interpolate_adaptive_loras
-from .host.patches.schedule import read_frame_curve
-from .schema import SEARCH_ALIASES, describe
-from .several_loras import linked_loras, lora_sockets
 from .strengths import frame_inputs, percent_inputs, read_schedule, schedule_inputs, strength_inputs
 
 RISING = "0, 1"

@@ -4,17 +4,17 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..video2lora_core.frames import DEFAULT_COUNT, DEFAULT_SIDE, FITS, ClipChoice
-from .host.faces import shown_reference
-from .host.references.prediction import check_vae, predict_from_reference
-from .host.references.reference_video import (
+from ...video2lora_core.frames import DEFAULT_COUNT, DEFAULT_SIDE, FITS, ClipChoice
+from ..host.faces import shown_reference
+from ..host.references.prediction import check_vae, predict_from_reference
+from ..host.references.reference_video import (
     describe_reference,
     read_reference,
     reference_facts,
     require_one_clip,
 )
-from .io_types import AdaptiveLoRAType, Hypernet
-from .schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
+from ..io_types import AdaptiveLoRAType, Hypernet
+from ..schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
 
 MAX_FRAMES = 1024
 MAX_SIDE = 2048

@@ -2,11 +2,11 @@
 
 from comfy_api.latest import io
 
-from .host import files
-from .host.faces import describe_hypernet
-from .host.files import fingerprint_hypernet, hypernet_problem, load_hypernet
-from .io_types import Hypernet
-from .schema import SEARCH_ALIASES, describe
+from ..host import files
+from ..host.faces import describe_hypernet
+from ..host.files import fingerprint_hypernet, hypernet_problem, load_hypernet
+from ..io_types import Hypernet
+from ..schema import SEARCH_ALIASES, describe
 
 
 class LoadVideo2LoRAHypernet(io.ComfyNode):

@@ -4,12 +4,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..video2lora_core import blend
-from ..video2lora_core.errors import Video2LoRAError
-from .host.patches.inspection import inspect_loras
-from .host.training.curve import as_image
-from .io_types import AdaptiveLoRAType
-from .schema import SEARCH_ALIASES, describe
+from ...video2lora_core import blend
+from ...video2lora_core.errors import Video2LoRAError
+from ..host.patches.inspection import inspect_loras
+from ..host.training.curve import as_image
+from ..io_types import AdaptiveLoRAType
+from ..schema import SEARCH_ALIASES, describe
 
 # Fixed sockets and no growing input: its values have other names from host to host, and graphs are shared.
 SOCKETS = 8

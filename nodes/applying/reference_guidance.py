@@ -4,9 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.patches.guidance import ReferenceGuidance, add_guidance
-from .io_types import AdaptiveLoRAType
-from .schema import SEARCH_ALIASES, describe
+from ..host.patches.guidance import ReferenceGuidance, add_guidance
+from ..io_types import AdaptiveLoRAType
+from ..schema import SEARCH_ALIASES, describe
 from .strengths import read_schedule, schedule_inputs, strength_inputs
 
 MAX_SCALE = 100.0

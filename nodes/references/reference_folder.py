@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..video2lora_core.errors import Video2LoRAError
-from .host.references.reference_folder import clip_folders, folder_clips, folder_fingerprint, read_folder
-from .schema import SEARCH_ALIASES, describe
+from ...video2lora_core.errors import Video2LoRAError
+from ..host.references.reference_folder import clip_folders, folder_clips, folder_fingerprint, read_folder
+from ..schema import SEARCH_ALIASES, describe
 
 MAX_CLIPS = 1000
 

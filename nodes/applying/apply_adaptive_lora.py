@@ -4,11 +4,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.patches.branch import AUTO, MODES
-from .host.patches.patch_report import PatchReport
-from .host.patches.patching import apply_adaptive_lora
-from .io_types import AdaptiveLoRAType
-from .schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
+from ..host.patches.branch import AUTO, MODES
+from ..host.patches.patch_report import PatchReport
+from ..host.patches.patching import apply_adaptive_lora
+from ..io_types import AdaptiveLoRAType
+from ..schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
 from .strengths import read_schedule, schedule_inputs, strength_inputs
 
 

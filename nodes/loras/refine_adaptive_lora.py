@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io, ui
 
-from ..video2lora_core.training.refine import RefineSettings
-from .host.training.refine import refine_on_reference
-from .io_types import AdaptiveLoRAType
-from .schema import SEARCH_ALIASES, describe
+from ...video2lora_core.training.refine import RefineSettings
+from ..host.training.refine import refine_on_reference
+from ..io_types import AdaptiveLoRAType
+from ..schema import SEARCH_ALIASES, describe
 
 DEFAULTS = RefineSettings()
 

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from .host import files
-from .host.models.animatediff import MOTION_KEY
-from .host.models.motion_files import (
+from ..host import files
+from ..host.models.animatediff import MOTION_KEY
+from ..host.models.motion_files import (
     MOTION_LORAS,
     add_motion_lora,
     list_motion_files,
@@ -12,8 +12,8 @@ from .host.models.motion_files import (
     motion_file_problem,
     resolve_motion_file,
 )
-from .host.patches.patching import attach_animatediff
-from .schema import SEARCH_ALIASES, describe
+from ..host.patches.patching import attach_animatediff
+from ..schema import SEARCH_ALIASES, describe
 
 
 class AnimateDiffLoader(io.ComfyNode):

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.patches.schedule import MAX_STRENGTH, Schedule, read_frame_curve
+from ..host.patches.schedule import MAX_STRENGTH, Schedule, read_frame_curve
 
 
 def strength_input(name: str, tooltip: str) -> io.Float.Input:

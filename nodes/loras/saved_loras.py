@@ -4,11 +4,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..video2lora_core.files.export import FORMATS
-from .host import files
-from .host.patches.schedule import MAX_STRENGTH
-from .host.references.preview import shown_preview
-from .host.saved_loras import (
+from ...video2lora_core.files.export import FORMATS
+from ..host import files
+from ..host.patches.schedule import MAX_STRENGTH
+from ..host.references.preview import shown_preview
+from ..host.saved_loras import (
     SAVE_FOLDERS,
     STRENGTHS,
     export_adaptive_lora,
@@ -16,8 +16,8 @@ from .host.saved_loras import (
     save_adaptive_lora,
     saved_problem,
 )
-from .io_types import AdaptiveLoRAType, Hypernet
-from .schema import SEARCH_ALIASES, describe
+from ..io_types import AdaptiveLoRAType, Hypernet
+from ..schema import SEARCH_ALIASES, describe
 
 ALIASES = [*SEARCH_ALIASES, "lora file"]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.patches.hooks import make_hooks
-from .io_types import AdaptiveLoRAType
-from .schema import SEARCH_ALIASES, describe
+from ..host.patches.hooks import make_hooks
+from ..io_types import AdaptiveLoRAType
+from ..schema import SEARCH_ALIASES, describe
 from .strengths import read_schedule, schedule_inputs, strength_inputs
 
 

@@ -3,11 +3,11 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..video2lora_core.files.kinds import FileKind
-from .host import files
-from .host.files import weights_problem
-from .host.models.small_checkpoint import load_small_checkpoint
-from .schema import SEARCH_ALIASES, describe
+from ...video2lora_core.files.kinds import FileKind
+from ..host import files
+from ..host.files import weights_problem
+from ..host.models.small_checkpoint import load_small_checkpoint
+from ..schema import SEARCH_ALIASES, describe
 
 
 class LoadSmallCheckpoint(io.ComfyNode):

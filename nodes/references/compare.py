@@ -4,10 +4,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..video2lora_core.errors import Video2LoRAError
-from .host.references.comparison import grid, save_video, side_by_side
-from .host.references.preview import show_looping
-from .schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
+from ...video2lora_core.errors import Video2LoRAError
+from ..host.references.comparison import grid, save_video, side_by_side
+from ..host.references.preview import show_looping
+from ..schema import ESSENTIALS_CATEGORY, SEARCH_ALIASES, describe
 
 STEM = "video2lora_compare"
 LABELS = "reference | without | with"

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import InputImpl, io
 
-from ..video2lora_core.errors import Video2LoRAError
-from .host import files
-from .host.references.example_clips import make_example_clips
-from .schema import SEARCH_ALIASES, describe
+from ...video2lora_core.errors import Video2LoRAError
+from ..host import files
+from ..host.references.example_clips import make_example_clips
+from ..schema import SEARCH_ALIASES, describe
 
 
 class ExampleReference(io.ComfyNode):

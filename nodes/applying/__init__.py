@@ -1,0 +1,1 @@
+"""Nodes that apply adaptive LoRAs to a model or to its sampling."""

@@ -1,0 +1,1 @@
+"""Nodes that take adaptive LoRAs and give them: saved, exported, blended, inspected, refined."""
