@@ -18,7 +18,7 @@ import torch
 
 from tests.core.training.test_dataset import CountingEncoder
 from tests.host.training.clips import write_clip
-from video2lora_core.fitting import fit_picture
+from video2lora_core.clips.fitting import fit_picture
 from video2lora_core.training import Processes
 from video2lora_core.training.data.cache import ClipCache
 from video2lora_core.training.data.clip_list import read_clip_list

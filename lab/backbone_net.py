@@ -47,7 +47,7 @@ class BackboneNet(nn.Module):
         from comfy.ldm.modules.attention import SpatialTransformer
         from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 
-        from video2lora_core.motion_module import MotionModel
+        from video2lora_core.motion.motion_module import MotionModel
 
         ops = comfy.ops.disable_weight_init
         self.unet = UNetModel(

@@ -39,7 +39,7 @@ class DemoModels:
         self._tokens = CaptionTokens()
         with self.ready():
             self.denoiser = host_module("training.denoiser").HostDenoiser(model, list(self.hypernet.targets))
-            self.branches = core_module("adapters").AdapterBranches(self.denoiser.modules())
+            self.branches = core_module("layers.adapters").AdapterBranches(self.denoiser.modules())
         timesteps = torch.linspace(TIMESTEPS - 1, 0, STEPS).long()
         self._ladder = list(zip(timesteps, sigma_table()[timesteps], strict=True))
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageSequence
 from demo.video_files import read_video
 from tools.comfy.client import VIDEO_SUFFIXES, output_files
 from tools.comfy.server import CHECKOUT, ComfyServer
-from video2lora_core.pictures import write_webp
+from video2lora_core.clips.pictures import write_webp
 
 WORKFLOWS = CHECKOUT / "workflows"
 MOVING = CHECKOUT / "docs" / "pictures" / "first_run_moving.webp"

@@ -1,8 +1,8 @@
 """Plain PyTorch core of Video2LoRA: no part of it imports the host."""
 
-from .adaptive_lora import AdaptiveLoRA, blend
 from .errors import Video2LoRAError
 from .hypernetwork import HyperNetwork
+from .loras.adaptive_lora import AdaptiveLoRA, blend
 from .model import Video2LoRA
 from .spec import LayerTarget
 

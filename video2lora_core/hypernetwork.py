@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .context import ContextConfig, StemContext, make_context
 from .decoder import Progress, WeightDecoder, init_normal, sinusoid_table
 from .errors import Video2LoRAError
-from .light_lora import vector_size
+from .spec import vector_size
 
 # With a learned constant per layer the prediction starts from "no effect"; a smaller head keeps it close to
 # that while gradients still reach every part of the network.

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .adaptive_lora import AdaptiveLoRA
-from .backbones import backbone_spec
 from .errors import Video2LoRAError
 from .files.checkpoint import describe_native, write_native
 from .files.kinds import FileKind, file_kind
@@ -15,7 +13,9 @@ from .files.official import describe_official, write_official
 from .files.safetensors_io import FLOAT_DTYPES, SafetensorsHeader, read_header, read_tensors
 from .files.writing import tensors_fingerprint
 from .hypernetwork import HyperNetwork
-from .light_lora import AuxiliaryMatrices
+from .layers.backbones import backbone_spec
+from .loras.adaptive_lora import AdaptiveLoRA
+from .loras.light_lora import AuxiliaryMatrices
 from .memory import require_memory
 from .spec import LayerTarget, Video2LoRAConfig, check_targets
 

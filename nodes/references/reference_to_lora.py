@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...video2lora_core.frames import DEFAULT_COUNT, DEFAULT_SIDE, FITS, ClipChoice
+from ...video2lora_core.clips.frames import DEFAULT_COUNT, DEFAULT_SIDE, FITS, ClipChoice
 from ..host.faces import shown_reference
 from ..host.references.prediction import check_vae, predict_from_reference
 from ..host.references.reference_video import (

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from video2lora_core import AdaptiveLoRA, Video2LoRA, Video2LoRAError, blend
-from video2lora_core.seeded import SEEDED_DOWN_DIM, SEEDED_UP_DIM, SeededMatrices
+from video2lora_core.loras.seeded import SEEDED_DOWN_DIM, SEEDED_UP_DIM, SeededMatrices
 from video2lora_core.spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM, Video2LoRAConfig
 
 from .files.test_native_checkpoint import animatediff_targets

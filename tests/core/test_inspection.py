@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from video2lora_core import AdaptiveLoRA, Video2LoRAError, blend
-from video2lora_core.inspection import cosine_similarities, delta_norms, inner_products
+from video2lora_core.loras.inspection import cosine_similarities, delta_norms, inner_products
 
 from .small_models import latents, small_model, small_targets
 

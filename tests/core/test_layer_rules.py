@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from video2lora_core import LayerTarget, Video2LoRAError
-from video2lora_core.adapters import AdapterBranches, joined
-from video2lora_core.layer_rules import TargetSpec, group_of
+from video2lora_core.layers.adapters import AdapterBranches, joined
+from video2lora_core.layers.layer_rules import TargetSpec, group_of
 
 SIZES = {
     "input_blocks.1.1.transformer_blocks.0.attn1.to_q": (32, 32),

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from video2lora_core.errors import Video2LoRAError
-from video2lora_core.light_lora import LightLoRA, split_vector
+from video2lora_core.loras.light_lora import LightLoRA, split_vector
 from video2lora_core.spec import LayerTarget, vector_size
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from video2lora_core import Video2LoRA, Video2LoRAError, memory
 from video2lora_core.context import ContextConfig
 from video2lora_core.errors import MAX_MESSAGE
-from video2lora_core.motion_module import MotionModel
+from video2lora_core.motion.motion_module import MotionModel
 from video2lora_core.training.new_hypernet import HypernetSettings
 
 from .small_models import latents, small_model, small_targets

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from video2lora_core.errors import Video2LoRAError
-from video2lora_core.motion_layout import keeps_schedule
-from video2lora_core.motion_module import MotionModel
+from video2lora_core.motion.motion_layout import keeps_schedule
+from video2lora_core.motion.motion_module import MotionModel
 
 diffusers_motion = pytest.importorskip(
     "diffusers.models.unets.unet_motion_model", reason="diffusers is needed as the independent implementation"

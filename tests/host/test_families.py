@@ -20,7 +20,7 @@ def layers(host):
 
 @pytest.fixture(scope="module")
 def spec(host):
-    return host.module("video2lora_core.layer_rules").TargetSpec
+    return host.module("video2lora_core.layers.layer_rules").TargetSpec
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ..adapters import joined
-from ..backbones import backbone_spec
 from ..errors import Video2LoRAError
+from ..layers.adapters import joined
+from ..layers.backbones import backbone_spec
 from ..spec import GROUPS, LayerTarget
 
 _BLOCK = re.compile(r"(input_blocks|output_blocks)\.([0-9]+)\.([0-9]+)\.(.+)")

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..backbones import known_order
 from ..errors import Video2LoRAError
+from ..layers.backbones import known_order
 from ..spec import GROUPS, SPATIAL, TEMPORAL, LayerTarget, Video2LoRAConfig, check_targets
 from .checkpoint import CheckpointDescription, description_json, read_description
 from .kinds import OFFICIAL_PREFIX, FileKind, file_kind, wrong_kind

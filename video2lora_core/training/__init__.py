@@ -1,6 +1,6 @@
 """Training a `Video2LoRA`: the objective, the loop and the data, without any host."""
 
-from ..adapters import AdapterBranches
+from ..layers.adapters import AdapterBranches
 from .processes import Processes
 from .run.metrics import Comparison
 from .run.samples import Samples, SampleSettings, SampleSubject

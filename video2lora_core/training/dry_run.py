@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..decoding import decode_windows
+from ..clips.decoding import decode_windows
+from ..clips.pictures import as_pictures
 from ..errors import Video2LoRAError
 from ..files.writing import replacing
-from ..pictures import as_pictures
 from .data.buckets import ClipSize, fitting_size
 from .data.cached_clips import CachedClips
 from .data.clip_list import ClipRecord, read_clip_list

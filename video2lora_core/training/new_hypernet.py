@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..backbones import backbone_spec
 from ..context import KINDS, ContextConfig
 from ..errors import Video2LoRAError
-from ..layer_rules import TargetSpec
+from ..layers.backbones import backbone_spec
+from ..layers.layer_rules import TargetSpec
 from ..model import Video2LoRA
 from ..spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM, GROUPS, LayerTarget
 from .settings_file import setting

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..adapters import Factors
-from ..adaptive_lora import PredictingModel
 from ..errors import Video2LoRAError
-from ..light_lora import AuxiliaryMatrices
+from ..layers.adapters import Factors
+from ..loras.adaptive_lora import PredictingModel
+from ..loras.light_lora import AuxiliaryMatrices
 from .settings import TrainingSettings
 from .step.batch import TrainBatch, step_generator
 from .step.denoiser import Denoiser

@@ -27,8 +27,8 @@ from comfy.patcher_extension import WrappersMP
 
 from ....video2lora_core.errors import Video2LoRAError
 from ....video2lora_core.files.kinds import FileKind
-from ....video2lora_core.motion_layout import keeps_schedule
-from ....video2lora_core.motion_module import MotionModel, VanillaTemporalModule
+from ....video2lora_core.motion.motion_layout import keeps_schedule
+from ....video2lora_core.motion.motion_module import MotionModel, VanillaTemporalModule
 from .long_videos import predict_in_windows
 from .motion_files import read_motion_file
 

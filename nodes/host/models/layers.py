@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ....video2lora_core.errors import Video2LoRAError
-from ....video2lora_core.layer_rules import TargetSpec
+from ....video2lora_core.layers.layer_rules import TargetSpec
 from ....video2lora_core.spec import LayerTarget
 from .animatediff import motion_patchers
 

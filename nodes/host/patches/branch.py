@@ -18,8 +18,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ....video2lora_core.adapters import AdapterBranches, Factors
 from ....video2lora_core.errors import Video2LoRAError
+from ....video2lora_core.layers.adapters import AdapterBranches, Factors
 from ....video2lora_core.spec import TEMPORAL, LayerTarget
 from ..models.animatediff import MOTION_KEY, motion_patchers
 from ..models.layers import MOTION_SCOPE, Scope, unet_scope

@@ -9,7 +9,7 @@ import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ....video2lora_core.adaptive_lora import AdaptiveLoRA
+from ....video2lora_core.loras.adaptive_lora import AdaptiveLoRA
 from ..models.animatediff import clone_model
 from ..models.layers import UNET_SCOPE
 from .branch import PlacedBranches

@@ -13,8 +13,8 @@ import comfy.hooks
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, merge_nested_dicts
 
-from ....video2lora_core.adaptive_lora import AdaptiveLoRA
 from ....video2lora_core.errors import Video2LoRAError
+from ....video2lora_core.loras.adaptive_lora import AdaptiveLoRA
 from ....video2lora_core.spec import SPATIAL, TEMPORAL
 from ..models.layers import MOTION_SCOPE, motion_scopes, unet_scope
 from .branch import BESIDE, Branch, PlacedBranches, stack_factors

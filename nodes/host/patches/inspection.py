@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ....video2lora_core import AdaptiveLoRA
 from ....video2lora_core.errors import Video2LoRAError
-from ....video2lora_core.inspection import cosine_similarities, delta_norms, inner_products
+from ....video2lora_core.loras.inspection import cosine_similarities, delta_norms, inner_products
 from ....video2lora_core.spec import GROUPS, LayerTarget
 from ..models.layers import scopes, weight_rows
 

@@ -23,10 +23,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ....video2lora_core.adapters import Factors, joined
-from ....video2lora_core.adaptive_lora import AdaptiveLoRA
-from ....video2lora_core.backbones import backbone_spec
 from ....video2lora_core.errors import Video2LoRAError
+from ....video2lora_core.layers.adapters import Factors, joined
+from ....video2lora_core.layers.backbones import backbone_spec
+from ....video2lora_core.loras.adaptive_lora import AdaptiveLoRA
 from ....video2lora_core.spec import GROUPS, SPATIAL, TEMPORAL, LayerTarget
 from ..models.animatediff import attach_motion_model, clone_model, keep_block_settings, motion_patchers
 from ..models.layers import MOTION_SCOPE, Scope, backbone_family, motion_scopes, unet_scope, weight_rows

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ....video2lora_core import AdaptiveLoRA, Video2LoRA
-from ....video2lora_core.backbones import backbone_spec
 from ....video2lora_core.errors import Video2LoRAError
+from ....video2lora_core.layers.backbones import backbone_spec
 from .preview import tiny_preview
 
 # The native range of reference frames at the VAE: what the host's VAE makes of an IMAGE in [0, 1] by itself.

@@ -8,8 +8,8 @@ import folder_paths
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....video2lora_core.clips.pictures import as_pictures, write_webp
 from ....video2lora_core.files.writing import failing_in_a_sentence, replacing
-from ....video2lora_core.pictures import as_pictures, write_webp
 
 # A compact file has 2.6 KB besides its weights; in base64 this leaves a third of it for facts.
 PREVIEW_BYTES = 1_150

@@ -14,9 +14,9 @@ from comfy_api.latest import InputImpl
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ....video2lora_core.decoding import read_clip
+from ....video2lora_core.clips.decoding import read_clip
+from ....video2lora_core.clips.frames import ClipChoice, SeenClip
 from ....video2lora_core.errors import Video2LoRAError
-from ....video2lora_core.frames import ClipChoice, SeenClip
 
 # The strip on the node: at most so many frames of so many pixels in height.
 _STRIP_FRAMES = 16

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ....video2lora_core.errors import Video2LoRAError
-from ....video2lora_core.motion_module import VanillaTemporalModule
+from ....video2lora_core.motion.motion_module import VanillaTemporalModule
 
 BLOCKS = (openaimodel.ResBlock, comfy.ldm.modules.attention.SpatialTransformer, VanillaTemporalModule)
 

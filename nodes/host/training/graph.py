@@ -25,9 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 from ....video2lora_core import Video2LoRA
+from ....video2lora_core.clips.pictures import as_pictures, read_webp
 from ....video2lora_core.errors import Video2LoRAError
 from ....video2lora_core.files.writing import copy_file, tensors_fingerprint
-from ....video2lora_core.pictures import as_pictures, read_webp
 from ....video2lora_core.training import SampleSettings, StepReport, Trainer
 from ....video2lora_core.training.data.clip_list import read_clip_list
 from ....video2lora_core.training.data.data_settings import DataSettings

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....video2lora_core import AdaptiveLoRA
 from ....video2lora_core.errors import Video2LoRAError
-from ....video2lora_core.seeded import SEEDED_DOWN_DIM, SEEDED_UP_DIM, SeededMatrices
+from ....video2lora_core.loras.seeded import SEEDED_DOWN_DIM, SEEDED_UP_DIM, SeededMatrices
 from ....video2lora_core.spec import Video2LoRAConfig
 from ....video2lora_core.training.refine import RefineSettings, refine, usual_start
 from ..models.layers import backbone_family, latent_settings, list_targets

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ....video2lora_core.decoding import decode_clip
+from ....video2lora_core.clips.decoding import decode_clip
 from ....video2lora_core.training import Samples, SampleSettings, SampleSubject
 from ....video2lora_core.training.data.cache import read_clip, read_text
 from ....video2lora_core.training.data.cached_clips import stack_text

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from video2lora_core import LayerTarget, Video2LoRA
-from video2lora_core.decoding import decode_clip, read_clip
+from video2lora_core.clips.decoding import decode_clip, read_clip
+from video2lora_core.clips.frames import ClipChoice
 from video2lora_core.errors import Video2LoRAError
-from video2lora_core.frames import ClipChoice
 from video2lora_core.training.data.data_settings import DataSettings
 from video2lora_core.training.data.file_facts import UnusableClip, file_hash
 
@@ -195,7 +195,7 @@ def test_scaling_an_8k_picture_takes_little_memory_beside_it():
     """In a process of its own: what matters is the most memory it ever had."""
     code = """
 import resource, torch
-from video2lora_core.fitting import fit_picture
+from video2lora_core.clips.fitting import fit_picture
 torch.set_num_threads(1)
 fit_picture(torch.zeros(64, 64, 3, dtype=torch.uint8), (32, 32))
 picture = torch.ones(4320, 7680, 3, dtype=torch.uint8)

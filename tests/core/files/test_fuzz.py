@@ -14,7 +14,7 @@ from tests.fuzzing import fuzz
 from video2lora_core import AdaptiveLoRA, Video2LoRA, Video2LoRAError
 from video2lora_core.context import ContextConfig
 from video2lora_core.files.writing import write_safetensors
-from video2lora_core.motion_module import MotionModel
+from video2lora_core.motion.motion_module import MotionModel
 from video2lora_core.training.data import cache
 from video2lora_core.training.data.shards import Store, is_sound
 from video2lora_core.training.run import checkpoint

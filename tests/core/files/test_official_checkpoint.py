@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from video2lora_core import LayerTarget, Video2LoRA, Video2LoRAError
-from video2lora_core.backbones import known_order
 from video2lora_core.context import ContextConfig
 from video2lora_core.files.official import auxiliary_key
+from video2lora_core.layers.backbones import known_order
 
 from ..small_models import SPATIAL_PATHS, TEMPORAL_PATHS, latents, relative_error, small_model, small_targets
 

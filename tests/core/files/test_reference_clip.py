@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from video2lora_core.clips.frames import ClipChoice, TimedPicture, fitted_size
 from video2lora_core.errors import Video2LoRAError
-from video2lora_core.frames import ClipChoice, TimedPicture, fitted_size
 
 
 def fitted(frames, longest_side, **choice):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.host.training.clips import DIRECTIONS, write_clip, write_dataset
-from video2lora_core.decoding import decode_clip
+from video2lora_core.clips.decoding import decode_clip
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.spec import LayerTarget
 from video2lora_core.training import Processes

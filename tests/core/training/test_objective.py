@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.core.training.toy_training import STEPS, OffsetClips, ToyDenoiser, toy_model
-from video2lora_core.adapters import add_branch
 from video2lora_core.errors import Video2LoRAError
+from video2lora_core.layers.adapters import add_branch
 from video2lora_core.training import AdapterBranches, Objective, TrainBatch, TrainingSettings
 from video2lora_core.training.step.objective import contrastive_loss, draw_noise, share_noise
 from video2lora_core.training.step.optimizer import WeightAverage, group_of, make_optimizer, rate_factor

@@ -13,7 +13,7 @@ import torch
 
 from tests.core.training.test_dataset import SMALL, CountingEncoder, encode
 from tests.host.training.clips import write_clip, write_dataset
-from video2lora_core.decoding import clip_facts, decode_windows
+from video2lora_core.clips.decoding import clip_facts, decode_windows
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import Processes
 from video2lora_core.training.data import file_facts as facts_module
@@ -75,7 +75,7 @@ def test_windows_become_versions_of_a_clip(tmp_path):
 
 def test_a_clip_goes_to_the_bucket_of_its_aspect_and_length():
     sizes = [ClipSize.parse(text) for text in ("64x64x4", "64x64x8", "96x48x4", "48x96x4")]
-    from video2lora_core.decoding import ClipFacts
+    from video2lora_core.clips.decoding import ClipFacts
 
     def size(width, height, pictures):
         return str(fitting_size(ClipFacts(width, height, pictures / 8, pictures), sizes, 0.0, 1))

@@ -46,8 +46,8 @@ UNET_CONFIG = {
 
 def motion_module(version: str) -> Path:
     """A random motion module in fp16, from the cache."""
-    from video2lora_core.motion_layout import MotionLayout
-    from video2lora_core.motion_module import MotionModel
+    from video2lora_core.motion.motion_layout import MotionLayout
+    from video2lora_core.motion.motion_module import MotionModel
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = cache / "comfyui-video2lora" / "random-motion-modules" / f"full_{version}.safetensors"
@@ -141,7 +141,7 @@ def compare(host: Host, model) -> dict[str, float | int | bool | str]:
     targets = host.module("nodes.host.models.layers").list_targets(attached)
     hypernet = host.core.Video2LoRA.create(targets, latent_channels=4, rank=1, down_dim=54, up_dim=26)
     weights = torch.randn(len(targets), 80, generator=torch.Generator().manual_seed(2))
-    lora = host.module("video2lora_core.adaptive_lora").AdaptiveLoRA(hypernet, weights * 0.3)
+    lora = host.module("video2lora_core.loras.adaptive_lora").AdaptiveLoRA(hypernet, weights * 0.3)
 
     plain = sample(host, attached)
     after, report = patching.apply_adaptive_lora(attached, lora, 0.8, 1.2)

@@ -75,7 +75,7 @@ def targets_of(host):
 
 @pytest.fixture(scope="module")
 def make_lora(host):
-    AdaptiveLoRA = host.module("video2lora_core.adaptive_lora").AdaptiveLoRA
+    AdaptiveLoRA = host.module("video2lora_core.loras.adaptive_lora").AdaptiveLoRA
 
     def make(targets, seed=0):
         model = host.core.Video2LoRA.create(list(targets), latent_channels=4, down_dim=6, up_dim=5)

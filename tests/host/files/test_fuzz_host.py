@@ -45,7 +45,7 @@ def checkpoint(host, folder):
 
 
 def small_motion(host):
-    model = host.module("video2lora_core.motion_module").MotionModel
+    model = host.module("video2lora_core.motion.motion_module").MotionModel
     return model, model.create((8,), down_modules=1, up_modules=1, attentions=1)
 
 

@@ -15,7 +15,7 @@ def test_the_order_is_that_of_comfyuis_wan(host):
         name.replace(".", "_"): (linear.in_features, linear.out_features)
         for name, linear in sorted(linears.items())
     }
-    family, layers = host.module("video2lora_core.backbones").known_order(sizes, 48)
+    family, layers = host.module("video2lora_core.layers.backbones").known_order(sizes, 48)
     assert [layer.name for layer in layers.values()] == [f"unet.{name}" for name in linears]
     assert family.backbone == "wan22_t2v"
     assert hasattr(__import__("comfy.supported_models").supported_models, family.backbone.upper())

@@ -117,7 +117,7 @@ def motion_state_dict(
     channels: tuple[int, ...] = (32, 64), mid_block: bool = False, pe_length: int = 24, seed: int = 3
 ) -> dict[str, torch.Tensor]:
     """A motion module for `unet_state_dict`, every tensor but the position tables seeded noise."""
-    from video2lora_core.motion_module import MotionModel
+    from video2lora_core.motion.motion_module import MotionModel
 
     model = MotionModel.create(channels, mid_block=mid_block, pe_length=pe_length)
     state = model.state_dict()

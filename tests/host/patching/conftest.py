@@ -42,7 +42,7 @@ def moving(patching, parts):
 @pytest.fixture(scope="module")
 def make_lora(host):
     """An adaptive LoRA of random weights for a list of targets."""
-    AdaptiveLoRA = host.module("video2lora_core.adaptive_lora").AdaptiveLoRA
+    AdaptiveLoRA = host.module("video2lora_core.loras.adaptive_lora").AdaptiveLoRA
 
     def make(targets, rank=2, alpha=3.0, seed=0, **config):
         model = host.core.Video2LoRA.create(

@@ -22,7 +22,7 @@ def test_targets_are_the_attention_linears_of_both(host, targets_of, model, movi
     assert (
         len(
             targets_of(
-                moving, host.module("video2lora_core.layer_rules").TargetSpec("attention_feed_forward")
+                moving, host.module("video2lora_core.layers.layer_rules").TargetSpec("attention_feed_forward")
             )
         )
         == 6 * 10 + 10 * 10

@@ -116,7 +116,7 @@ def test_frames_and_video_of_one_file_predict_the_same_at_a_rate(host, vae):
 
 def test_the_node_says_what_it_saw_and_what_was_cut_away(host, caplog):
     reading = host.module("nodes.host.references.reference_video")
-    frames = host.module("video2lora_core.frames")
+    frames = host.module("video2lora_core.clips.frames")
     trained = {"frames": 16, "fps": 8.0, "width": 32, "height": 32}
     choice = frames.ClipChoice.as_trained(trained, count=0, longest_side=0, fps=0.0)
     with caplog.at_level(logging.WARNING):

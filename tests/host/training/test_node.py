@@ -213,7 +213,7 @@ def test_frames_are_taken_by_time_and_the_saved_model_knows_how(host, parts):
     assert hypernet.config.clip == {"frames": 2, "fps": 4.0, "width": 64, "height": 64}
     saved = host.core.Video2LoRA.load(host.models / "video2lora" / "by_time.safetensors")
     assert saved.config.clip == hypernet.config.clip
-    choice = host.module("video2lora_core.frames").ClipChoice
+    choice = host.module("video2lora_core.clips.frames").ClipChoice
     taken = choice.as_trained(saved.config.clip, count=0, longest_side=0, fps=0.0)
     assert (taken.count, taken.fps, taken.size) == (2, 4.0, (64, 64))
     error = host.module("video2lora_core.errors").Video2LoRAError

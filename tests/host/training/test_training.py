@@ -36,7 +36,7 @@ def model(host, tmp_path_factory, request):
 @pytest.fixture(scope="module")
 def hypernet(host, model):
     targets = host.module("nodes.host.models.layers").list_targets(
-        model, host.module("video2lora_core.layer_rules").TargetSpec("attention_feed_forward")
+        model, host.module("video2lora_core.layers.layer_rules").TargetSpec("attention_feed_forward")
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

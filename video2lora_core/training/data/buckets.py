@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...decoding import ClipFacts
+from ...clips.decoding import ClipFacts
 from ...errors import Video2LoRAError
 
 WINDOWS = ("even", "random")

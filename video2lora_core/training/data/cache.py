@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ...decoding import decode_windows
+from ...clips.decoding import decode_windows
 from ...errors import Video2LoRAError
 from ...files.writing import tensors_fingerprint
 from ..augment import augment_clip, augment_reference

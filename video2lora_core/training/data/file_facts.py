@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...decoding import ClipFacts, check_file, clip_facts
+from ...clips.decoding import ClipFacts, check_file, clip_facts
 from ...errors import Video2LoRAError
 from ...files.writing import failing_in_a_sentence, replacing
 from .shards import file_of

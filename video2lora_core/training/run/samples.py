@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...clips.pictures import as_pictures, read_webp, write_webp
 from ...errors import Video2LoRAError
 from ...files.writing import failing_in_a_sentence, replacing
-from ...pictures import as_pictures, read_webp, write_webp
 from ..settings_file import setting
 from ..step.batch import step_generator
 from ..step.objective import Objective

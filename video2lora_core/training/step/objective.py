@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...adapters import AdapterBranches, Factors
 from ...errors import Video2LoRAError
+from ...layers.adapters import AdapterBranches, Factors
 from ..processes import Processes
 from ..settings import TrainingSettings
 from .batch import TrainBatch

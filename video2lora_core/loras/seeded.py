@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from .errors import Video2LoRAError
-from .files.checkpoint import targets_from_list, targets_to_list
-from .files.digest import DIGEST_BYTES
+from ..errors import Video2LoRAError
+from ..files.checkpoint import targets_from_list, targets_to_list
+from ..files.digest import DIGEST_BYTES
+from ..memory import require_memory
+from ..spec import LayerTarget, Video2LoRAConfig, check_targets
 from .light_lora import AuxiliaryMatrices
-from .memory import require_memory
-from .spec import LayerTarget, Video2LoRAConfig, check_targets
 
 # With the recipe and a preview a file for all attention layers of AnimateDiff stays below 50 KB.
 SEEDED_DOWN_DIM, SEEDED_UP_DIM = 52, 26

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..errors import Video2LoRAError
 from .adaptive_lora import AdaptiveLoRA
-from .errors import Video2LoRAError
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .errors import Video2LoRAError
+from ..errors import Video2LoRAError
 
 FITS = ("crop", "letterbox")
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from .spec import SPATIAL, TEMPORAL
+from ..spec import SPATIAL, TEMPORAL
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _FEED_FORWARD = ("ff.0", "ff.net.0.proj", "ff.2", "ff.net.2")

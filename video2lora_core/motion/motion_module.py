@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoder import sinusoid_table
-from .errors import Video2LoRAError
+from ..decoder import sinusoid_table
+from ..errors import Video2LoRAError
 from .motion_layout import HEADS, MotionLayout, TransformerLayout, normalised
 
 MAX_NORM_GROUPS = 32

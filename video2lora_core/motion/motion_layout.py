@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .decoder import sinusoid_table
-from .errors import Video2LoRAError
+from ..decoder import sinusoid_table
+from ..errors import Video2LoRAError
 
 HEADS = 8
 LCM_POSITIONS, V3_POSITIONS, XL_BLOCKS = 64, 32, 3

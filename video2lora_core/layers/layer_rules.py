@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
-from .errors import Video2LoRAError
-from .spec import GROUPS, SPATIAL, TEMPORAL, LayerTarget, slice_name
+from ..errors import Video2LoRAError
+from ..spec import GROUPS, SPATIAL, TEMPORAL, LayerTarget, slice_name
 
 ATTENTION, ATTENTION_FEED_FORWARD = KINDS = ("attention", "attention_feed_forward")
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import Video2LoRAError
+from ..errors import Video2LoRAError
 from .frames import ClipChoice, ClipWindows, SeenClip, TimedPicture
 
 # Frames a second of a file that does not say.

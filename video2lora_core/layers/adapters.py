@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from .errors import Video2LoRAError
-from .spec import split_name
+from ..errors import Video2LoRAError
+from ..spec import split_name
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 

@@ -8,13 +8,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .errors import Video2LoRAError
-from .files.compact import CompactLoRA, read_compact, write_compact
-from .files.export import export_metadata, export_tensors
-from .files.writing import write_safetensors
+from ..errors import Video2LoRAError
+from ..files.compact import CompactLoRA, read_compact, write_compact
+from ..files.export import export_metadata, export_tensors
+from ..files.writing import write_safetensors
+from ..spec import LayerTarget, Video2LoRAConfig
 from .light_lora import AuxiliaryMatrices
 from .seeded import SeededMatrices
-from .spec import LayerTarget, Video2LoRAConfig
 
 
 class PredictingModel(Protocol):

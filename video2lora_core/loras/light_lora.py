@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .errors import Video2LoRAError
-from .spec import LayerTarget, vector_size
+from ..errors import Video2LoRAError
+from ..spec import LayerTarget, vector_size
 
 
 def split_vector(vector: Tensor, rank: int, down_dim: int, up_dim: int) -> tuple[Tensor, Tensor]:

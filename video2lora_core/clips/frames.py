@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import Video2LoRAError
+from ..errors import Video2LoRAError
 from .fitting import FITS, check_frames, cut_by_crop, fit_picture, fitted_size
 
 # What is taken where neither the user nor the checkpoint says it.

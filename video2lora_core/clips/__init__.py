@@ -1,0 +1,1 @@
+"""Clips: decoded, cut to frames by time, fitted to a size, written as pictures."""

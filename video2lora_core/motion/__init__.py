@@ -1,0 +1,1 @@
+"""AnimateDiff motion modules: read from their tensors, built, run."""
