@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfy_tools import MODELS, ROOT
+from hosted.comfy_tools import MODELS, ROOT
 
 
 @dataclass(frozen=True)

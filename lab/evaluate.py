@@ -14,20 +14,18 @@ import tempfile
 import time
 from pathlib import Path
 
-import captions
-import clips
-import comfy_tools
-import conditions
 import torch
-from comfy_tools import start_host
-from evaluation_sets import EFFECT_SETS, MOTION_SETS, References, Scene
-from footage import read_window
-from foreign_sets import SETS, draw, families
-from judge import ATTRIBUTES, JUDGE_FILE, accuracy, load_judge, truth
-from kept_samples import KeptSamples
-from report import Report, summarise
+from hosted import comfy_tools
+from hosted.comfy_tools import start_host
+from judging.evaluation_sets import EFFECT_SETS, MOTION_SETS, References, Scene
+from judging.footage import read_window
+from judging.foreign_sets import SETS, draw, families
+from judging.judge import ATTRIBUTES, JUDGE_FILE, accuracy, load_judge, truth
+from judging.kept_samples import KeptSamples
+from judging.report import Report, summarise
 from torch import Tensor
-from tracking import cosine, track
+from world import captions, clips, conditions
+from world.tracking import cosine, track
 
 FIRST_SEED = 1_000_000  # training uses small ones
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
@@ -261,7 +259,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="video2lora-eval-") as base:
         start_host(Path(base))
         torch.set_num_threads(options.threads)
-        from demo_models import BACKBONE, HYPERNET, MOTION, DemoModels
+        from hosted.demo_models import BACKBONE, HYPERNET, MOTION, DemoModels
 
         judge = None if options.quick else load_judge(options.judge)[0]
         started = time.monotonic()
@@ -283,7 +281,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     name = "eval_quick" if options.quick else "eval_foreign" if options.foreign else "eval"
     (options.out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
-    from eval_page import draw_page
+    from judging.eval_page import draw_page
 
     draw_page(evaluation.examples, options.out / f"{name}.png")
     print(f"{options.out / name}.json and .png written in {figures['minutes']} minutes")

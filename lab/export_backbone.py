@@ -10,8 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-import comfy_tools
 import torch
+from hosted import comfy_tools
 from safetensors.torch import save_file
 
 SCALE_FACTOR = 0.18215  # SD1.5's: the host multiplies by it what the VAE gives
@@ -28,10 +28,10 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
     options = parser.parse_args()
     comfy_tools.import_host()
-    from backbone_net import HEADS, TEXT_HEADS, VOCABULARY_SIZE, BackboneNet
-    from base_state import load_average
-    from captions import CONTEXT_TOKENS, CaptionTokens, vocabulary
-    from train_vae import load_vae
+    from backbone.backbone_net import HEADS, TEXT_HEADS, VOCABULARY_SIZE, BackboneNet
+    from backbone.base_state import load_average
+    from backbone.vae_codec import load_vae
+    from world.captions import CONTEXT_TOKENS, CaptionTokens, vocabulary
 
     known = vocabulary(CaptionTokens())
     net = BackboneNet(known)

@@ -13,14 +13,13 @@ import argparse
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import clips
-import comfy_tools
-import foreign
 import torch
-from clips import picked
-from conditions import draw_training, in_held_out_speeds, is_kind
+from hosted import comfy_tools
 from safetensors.torch import save_file
 from torch import Tensor
+from world import clips, foreign
+from world.clips import picked
+from world.conditions import draw_training, in_held_out_speeds, is_kind
 
 FORMATS = (
     (8, 64, 64),
@@ -107,7 +106,7 @@ class Maker:
                     self._fill_foreign(self.twin[rows[same & paired]], moving, size, number)
 
     def _fill_own(self, rows: Tensor, content: clips.Content) -> None:
-        from captions import full_captions
+        from world.captions import full_captions
 
         semantics = self.conditions.pick(rows).repeat(self.clips)
         self.latents[rows] = (
@@ -164,8 +163,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     options = parser.parse_args()
     comfy_tools.import_host()
-    from captions import CaptionTokens
     from train_base import FastEncoder
+    from world.captions import CaptionTokens
 
     from video2lora_core.training.augment import augment_reference
 

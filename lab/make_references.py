@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import math
 
-import clips
-import foreign
 import torch
-import unseen_looks
-from comfy_tools import ROOT
+from hosted.comfy_tools import ROOT
 from torch import Tensor
+from world import clips, foreign, unseen_looks
 
 from demo.video_files import write_video
 

@@ -21,16 +21,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import captions
-import clips
-import comfy_tools
-import conditions
-import foreign_sets
 import torch
-from comfy_tools import core_module, host_module, start_host
-from evaluation_sets import Scene
-from judge import ATTRIBUTES, JUDGE_FILE, load_judge
+from hosted import comfy_tools
+from hosted.comfy_tools import core_module, host_module, start_host
+from judging import foreign_sets
+from judging.evaluation_sets import Scene
+from judging.judge import ATTRIBUTES, JUDGE_FILE, load_judge
 from torch import Tensor
+from world import captions, clips, conditions
 
 SEED = 2_000_000
 DRAWS = 32
@@ -173,7 +171,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="video2lora-refine-") as base:
         start_host(Path(base))
         torch.set_num_threads(1)
-        from demo_models import DemoModels
+        from hosted.demo_models import DemoModels
 
         models = DemoModels(options.models)
         settings = core_module("training.refine").RefineSettings()

@@ -15,10 +15,10 @@ import math
 import time
 from pathlib import Path
 
-import clips
-import comfy_tools
 import torch
+from hosted import comfy_tools
 from torch import Tensor, nn
+from world import clips
 
 KIND_WEIGHTS = {"still": 0.14, "move": 0.42, "pan": 0.06}  # the other kinds share the rest evenly
 EMPTY_CAPTIONS = 0.03
@@ -48,7 +48,7 @@ class FastEncoder:
     """The trained VAE's encoder without its all-zero blocks; latents as the UNet sees them."""
 
     def __init__(self, path: Path) -> None:
-        from train_vae import fast_part, load_vae
+        from backbone.vae_codec import fast_part, load_vae
 
         # Which blocks are computed is read off requires_grad, so freezing comes after.
         self._encode = fast_part(load_vae(path).taesd_encoder).requires_grad_(False)
@@ -70,7 +70,7 @@ class LatentPool:
 
     def refresh(self, count: int) -> None:
         """Adds `count` new clips, in place of the oldest once the pool is full."""
-        from captions import full_captions
+        from world.captions import full_captions
 
         semantics = draw_kinds(count, self._generator)
         content = clips.make_visible(clips.draw_content(count, self._generator), semantics)
@@ -147,11 +147,11 @@ def update_average(average: nn.Module, net: nn.Module, step: int) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Trains or resumes until the minutes are over; the state is in the file options.state."""
-    from backbone_net import BackboneNet, sigma_table
-    from base_probe import DirectionProbe
-    from base_state import load_state, save_state
-    from captions import CaptionTokens, opposite_rows, vocabulary
-    from muon import MuonAdamW
+    from backbone.backbone_net import BackboneNet, sigma_table
+    from backbone.base_probe import DirectionProbe
+    from backbone.base_state import load_state, save_state
+    from backbone.muon import MuonAdamW
+    from world.captions import CaptionTokens, opposite_rows, vocabulary
 
     from video2lora_core.training.processes import Processes
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pairs import PairSource
+from hosted.pairs import PairSource
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,8 +31,7 @@ if str(ROOT) not in sys.path:
 
 def reversible_rows(data: dict[str, Tensor]) -> Tensor:
     """(M,) conditions that played backwards are another condition, and none of the held-out ones."""
-    import clips
-    import conditions
+    from world import clips, conditions
 
     semantics = clips.Semantics(*(data[f"semantics.{f}"] for f in ("kind", "angle", "amount", "sign")))
     turned, reversible = clips.played_backwards(semantics)
@@ -50,7 +49,7 @@ def encode_texts(clip, ids: Tensor) -> Tensor:
 
 def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
     """The clips to train on, and those of conditions kept to watch the gap between matched and shuffled."""
-    import clips
+    from world import clips
 
     kinds = [clips.KINDS[k] for k in data["semantics.kind"].tolist()]
     reversible = reversible_rows(data)
@@ -76,8 +75,8 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
 
 def load_backbone(models: Path, spec):
     """The demo's MODEL with its motion module, its CLIP, and the layers that get a LoRA."""
-    from comfy_tools import host_module
-    from demo_models import BACKBONE, MOTION
+    from hosted.comfy_tools import host_module
+    from hosted.demo_models import BACKBONE, MOTION
 
     model, clip, _ = host_module("models.small_checkpoint").load_small_checkpoint(str(models / BACKBONE))
     model = host_module("models.animatediff").attach_motion_model(model, str(models / MOTION))
@@ -86,7 +85,7 @@ def load_backbone(models: Path, spec):
 
 def read_settings(options: argparse.Namespace):
     """The trainer's settings and the hypernetwork's, from the config file and the command line."""
-    from comfy_tools import core_module
+    from hosted.comfy_tools import core_module
 
     sections = core_module("training.settings_file").read_config(
         options.config,
@@ -113,8 +112,8 @@ def overridden(settings, changes: dict, pairs: list[str]):
 
 def train(options: argparse.Namespace) -> None:
     """Trains or resumes; leaves hypernet.safetensors in the output folder."""
-    import clips
-    from comfy_tools import core_module, host_module
+    from hosted.comfy_tools import core_module, host_module
+    from world import clips
 
     processes = core_module("training.processes").Processes.start("cpu")
     settings, shape = read_settings(options)
@@ -171,7 +170,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    from comfy_tools import start_host
+    from hosted.comfy_tools import start_host
 
     with tempfile.TemporaryDirectory() as base:
         start_host(Path(base))

@@ -11,12 +11,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import clips
 import torch
 import torch.nn.functional as F
-from conditions import draw_classes
-from judge import JUDGE_FILE, SIDE, Judge, accuracy, load_judge, save_judge, truth
+from judging.judge import JUDGE_FILE, SIDE, Judge, accuracy, load_judge, save_judge, truth
 from torch import Tensor
+from world import clips
+from world.conditions import draw_classes
 
 TEST_CLIPS = 360
 BATCH = 64

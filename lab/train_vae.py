@@ -14,45 +14,13 @@ import argparse
 import time
 from pathlib import Path
 
-import clips
-import comfy_tools
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from backbone.vae_codec import bare_vae, fast_part, load_vae
+from hosted import comfy_tools
+from safetensors.torch import save_file
 from torch import Tensor, nn
-
-LATENT_CHANNELS = 4
-# Positions in TAESD's two Sequentials of the residual blocks that are trained; the others stay exactly zero,
-# a plain ReLU: at 64 pixels the full-resolution blocks cost most of the time and give little.
-LIVE_ENCODER_BLOCKS = ()
-LIVE_DECODER_BLOCKS = (3, 4, 5, 8, 9, 13)
-
-
-def bare_vae() -> nn.Module:
-    """TAESD as the host builds it, its weights not set; the untrained blocks marked by needing no
-    gradient."""
-    from comfy.taesd.taesd import TAESD
-
-    vae = TAESD(latent_channels=LATENT_CHANNELS)
-    parts = ((vae.taesd_encoder, LIVE_ENCODER_BLOCKS), (vae.taesd_decoder, LIVE_DECODER_BLOCKS))
-    for part, live in parts:
-        for position, module in enumerate(part):
-            if hasattr(module, "fuse") and position not in live:
-                for parameter in module.parameters():
-                    parameter.data.zero_()
-                    parameter.requires_grad_(False)
-    return vae
-
-
-def load_vae(path: Path) -> nn.Module:
-    """A trained VAE, without the encoder blocks that are not live; from a file of its own or from a
-    checkpoint with a UNet."""
-    vae = bare_vae()
-    live = {name for name, parameter in vae.named_parameters() if parameter.requires_grad}
-    tensors = {name.removeprefix("first_stage_model."): value for name, value in load_file(path).items()}
-    state = {name: value.float() for name, value in tensors.items() if name in live}
-    vae.load_state_dict(state, strict=False)
-    return vae.to(memory_format=torch.channels_last)
+from world import clips
 
 
 def make_vae(generator: torch.Generator) -> nn.Module:
@@ -93,12 +61,6 @@ def make_vae(generator: torch.Generator) -> nn.Module:
         first.bias[:3] = mean
         decoder[-1].weight[:, 3:].mul_(0.1)
     return vae.to(memory_format=torch.channels_last)
-
-
-def fast_part(part: nn.Sequential) -> nn.Sequential:
-    """The same function without computing the blocks that are all zero. Shares its weights with `part`."""
-    layers = [nn.ReLU() if hasattr(m, "fuse") and not next(m.parameters()).requires_grad else m for m in part]
-    return nn.Sequential(*layers)
 
 
 def draw_frames(count: int, size: int, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ LAB = Path(__file__).resolve().parents[2] / "lab"
 
 @pytest.fixture(scope="session")
 def lab_module():
-    """Imports a script of lab/ by name, as the scripts there import each other."""
+    """Imports a module of lab/ by its name below it, as the scripts there import each other."""
     sys.path.append(str(LAB))
     yield importlib.import_module
     sys.path.remove(str(LAB))

@@ -9,12 +9,12 @@ import torch
 
 @pytest.fixture(scope="module")
 def clips(lab_module):
-    return lab_module("clips")
+    return lab_module("world.clips")
 
 
 @pytest.fixture(scope="module")
 def conditions(lab_module):
-    return lab_module("conditions")
+    return lab_module("world.conditions")
 
 
 def generator(seed=0):
@@ -111,7 +111,7 @@ def test_a_rolling_camera_always_has_something_to_show(clips):
 
 
 def test_the_caption_of_content_says_nothing_of_what_happens(clips, lab_module):
-    captions = lab_module("captions")
+    captions = lab_module("world.captions")
     content = clips.draw_content(64, generator())
     seen_words = {*clips.SHAPES, *clips.SHAPE_COLORS, *clips.FIELD_COLORS, *clips.PATTERNS}
     for i in range(64):
@@ -119,7 +119,7 @@ def test_the_caption_of_content_says_nothing_of_what_happens(clips, lab_module):
 
 
 def test_words_of_a_direction_add_up_to_it(clips, lab_module):
-    captions = lab_module("captions")
+    captions = lab_module("world.captions")
     steps = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
     semantics = clips.draw_semantics(("move",), 200, generator(4))
     content = clips.draw_content(200, generator(5))

@@ -61,11 +61,11 @@ def evaluate(lab_module):
 
 
 def run(lab_module, evaluate, monkeypatch, count, deaf=False, quick=True):
-    clips = lab_module("clips")
+    clips = lab_module("world.clips")
     models = EchoModels(clips, deaf)
     monkeypatch.setattr(clips, "render", models.remembering_render)
     monkeypatch.setattr(evaluate, "draw", models.remembering(evaluate.draw))
-    judge = None if quick else lab_module("judge").load_judge()[0]
+    judge = None if quick else lab_module("judging.judge").load_judge()[0]
     evaluation = evaluate.Evaluation(models, judge, count, seed=0)
     evaluation.run(quick)
     return evaluation
@@ -87,24 +87,24 @@ def test_a_model_deaf_to_the_reference_gets_none(lab_module, evaluate, monkeypat
 
 
 def test_the_whole_evaluation_with_its_page(lab_module, evaluate, monkeypatch, tmp_path):
-    if not lab_module("judge").JUDGE_FILE.exists():
+    if not lab_module("judging.judge").JUDGE_FILE.exists():
         pytest.skip("demo/models/judge is not there: run lab/train_judge.py")
     evaluation = run(lab_module, evaluate, monkeypatch, 12, quick=False)
     figures = evaluation.report.figures
     accuracy = figures["effect_accuracy"]
     assert min(accuracy[name] for name in ("seen", "heldout", "heldout_kinds", "real_clips")) > 0.85
     assert accuracy["no_lora"] == 0 and accuracy["shuffled"] < 0.6
-    asked = lab_module("foreign_sets").families(torch.Generator())[0][-1].name
+    asked = lab_module("judging.foreign_sets").families(torch.Generator())[0][-1].name
     assert min(accuracy[f"{asked}_{name}"] for name in ("pan", "zoom", "pan_drawn", "zoom_drawn")) > 0.5
     assert min(figures["velocity_cosine"][f"{asked}_{name}"] for name in ("flat", "over_pictures")) > 0.97
     assert min(figures["content_kept"].values()) > 0.8
     assert figures["zeroed_lora"] == {"equals_no_lora": True}
     assert len(figures["strength_velocity_cosine"]) == len(evaluate.STRENGTHS)
-    summary = evaluate.summarise(figures, seed=0, count=12, weights=[lab_module("judge").JUDGE_FILE])
+    summary = evaluate.summarise(figures, seed=0, count=12, weights=[lab_module("judging.judge").JUDGE_FILE])
     assert summary["effect_accuracy"]["chance"] == pytest.approx(1 / 18, abs=1e-3)
     assert summary["content_kept"] > 0.8
     assert 0.5 < summary["weights_mb"] < 1
-    lab_module("eval_page").draw_page(evaluation.examples, tmp_path / "page.png")
+    lab_module("judging.eval_page").draw_page(evaluation.examples, tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000
 
 
@@ -119,7 +119,7 @@ def test_kept_samples_are_sampled_once_and_differ_by_all_they_depend_on(lab_modu
         return noise + strength
 
     inner = SimpleNamespace(vae=None, predict=None, sample=sample)
-    kept = lab_module("kept_samples").KeptSamples(inner, tmp_path / "kept", files[:1], files[1])
+    kept = lab_module("judging.kept_samples").KeptSamples(inner, tmp_path / "kept", files[:1], files[1])
     noise, words, weights = torch.randn(20, 2), ["a"] * 20, torch.randn(20, 3)
     first = kept.sample(noise, words, weights)
     assert torch.equal(first, noise + 1) and calls == [16, 4]
@@ -135,8 +135,8 @@ def test_footage_is_read_from_the_second_asked_for(lab_module, tmp_path):
 
     grey = np.linspace(40, 200, 32).astype(np.uint8)[:, None, None, None]
     write_video(tmp_path / "film.mp4", np.broadcast_to(grey, (32, 48, 80, 3)), fps=16)
-    label, video = lab_module("footage").read_window(f"{tmp_path}/film.mp4@0.5")
+    label, video = lab_module("judging.footage").read_window(f"{tmp_path}/film.mp4@0.5")
     assert label == "footage, film.mp4 at 0.5 s" and video.shape == (1, 3, 8, 64, 64)
     assert torch.allclose(video[0, 0, :, 32, 32] * 255, torch.tensor(grey[8:24:2, 0, 0, 0]).float(), atol=4)
     with pytest.raises(ValueError, match=r"film.mp4 ends before 2.38 s"):
-        lab_module("footage").read_window(f"{tmp_path}/film.mp4@1.5")
+        lab_module("judging.footage").read_window(f"{tmp_path}/film.mp4@1.5")

@@ -10,12 +10,12 @@ def generator(seed=0):
 
 @pytest.fixture
 def clips(lab_module):
-    return lab_module("clips")
+    return lab_module("world.clips")
 
 
 @pytest.fixture
 def foreign(lab_module):
-    return lab_module("foreign")
+    return lab_module("world.foreign")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def of_kind(clips, kind, count=4, angle=0.0):
 
 
 def test_looks_are_pictures_that_differ(lab_module):
-    looks = lab_module("looks")
+    looks = lab_module("world.looks")
     pictures, sprites = looks.pictures(8, generator()), looks.sprites(8, generator())
     assert pictures.shape == (8, 3, looks.PICTURE, looks.PICTURE)
     assert sprites.shape == (8, 4, looks.SPRITE, looks.SPRITE)
@@ -83,7 +83,7 @@ def test_a_stuttering_source_repeats_frames_and_keeps_the_speed(foreign, clips):
 
 
 def test_pans_have_twins_that_differ_in_the_kind_alone(lab_module, clips):
-    made, conditions = lab_module("make_dataset"), lab_module("conditions")
+    made, conditions = lab_module("make_dataset"), lab_module("world.conditions")
     drawn = conditions.draw_training(200, generator())
     rows, twin = made.with_twins(drawn)
     paired = (twin >= 0).nonzero()[:, 0]
@@ -97,8 +97,8 @@ def test_pans_have_twins_that_differ_in_the_kind_alone(lab_module, clips):
 def test_a_batch_pairs_references_with_targets_of_their_condition(lab_module, clips):
     """Latents hold their row's number, so that who was drawn can be read off the batch."""
     torch_batch = pytest.importorskip("video2lora_core.training.step.batch")
-    pairs = lab_module("pairs")
-    lab_module("comfy_tools")._hosts[:] = [_Pack(torch_batch)]
+    pairs = lab_module("hosted.pairs")
+    lab_module("hosted.comfy_tools")._hosts[:] = [_Pack(torch_batch)]
     count = 12
     number = torch.arange(count).float().view(-1, 1, 1, 1, 1, 1)
     source = pairs.PairSource(

@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def judge_module(lab_module):
-    return lab_module("judge")
+    return lab_module("judging.judge")
 
 
 def test_every_head_answers_for_every_clip(lab_module, judge_module):
@@ -15,7 +15,7 @@ def test_every_head_answers_for_every_clip(lab_module, judge_module):
     assert {name: tuple(value.shape) for name, value in logits.items()} == {
         name: (2, size) for name, size in judge_module.HEADS.items()
     }
-    assert judge_module.HEADS["semantics"] == len(lab_module("conditions").CLASSES)
+    assert judge_module.HEADS["semantics"] == len(lab_module("world.conditions").CLASSES)
 
 
 def test_saved_judges_come_back_with_their_figures(judge_module, tmp_path):

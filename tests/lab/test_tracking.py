@@ -6,12 +6,12 @@ import torch
 
 @pytest.fixture(scope="module")
 def clips(lab_module):
-    return lab_module("clips")
+    return lab_module("world.clips")
 
 
 @pytest.fixture(scope="module")
 def tracking(lab_module):
-    return lab_module("tracking")
+    return lab_module("world.tracking")
 
 
 def generator(seed=0):

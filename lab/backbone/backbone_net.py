@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from captions import CONTEXT_TOKENS
 from torch import Tensor, nn
+from world.captions import CONTEXT_TOKENS
 
 WIDTH = 32
 CHANNEL_MULT = (1, 3)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import captions
-import clips
 import torch
-from tracking import cosine, track
+from world import captions, clips
+from world.tracking import cosine, track
 
 
 class DirectionProbe:
@@ -17,7 +16,7 @@ class DirectionProbe:
     """
 
     def __init__(self, vae: Path, tokens, count: int = 24, seed: int = 7) -> None:
-        from vae_codec import VAECodec
+        from .vae_codec import VAECodec
 
         generator = torch.Generator().manual_seed(seed)
         self._codec = VAECodec(vae)
@@ -30,7 +29,7 @@ class DirectionProbe:
     @torch.no_grad()
     def __call__(self, net, steps: int = 12) -> tuple[float, float]:
         """Mean cosine of generated and asked velocities, and the median ratio of their speeds."""
-        from backbone_net import sample
+        from .backbone_net import sample
 
         video = self._codec.decode(sample(net, self._noise, net.encode_text(self._ids), steps))
         velocity = track(video, self._content.color, self._content.field)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 
-import clips
 import torch
 from torch import Tensor
+
+from . import clips
 
 HELD_OUT_SECTOR = (math.radians(20), math.radians(70))
 HELD_OUT_SPEEDS = (0.45, 0.6)  # as Semantics.amount

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import captions
-import clips
-import conditions
 import torch
 from torch import Tensor
+from world import captions, clips, conditions
 
 SEEN_EFFECT_KINDS = ("zoom_in", "zoom_out", "roll", "fade_out", "fade_in", "tint", "wipe", "shake")
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import clips
-import looks
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import clips, looks
 
 FLAT_SHARE = 0.25  # of the pictures behind moves
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from report import sha256_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from .report import sha256_of
 
 BATCH = 16
 

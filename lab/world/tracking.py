@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import clips
 import torch
 from torch import Tensor
+
+from . import clips
 
 FIELD_BRIGHTNESS = (0.55, 0.8, 1.0, 1.3, 1.6)  # what the patterns make of a field's colour
 SOFTNESS = 0.06  # of colour distance, at which a pixel is half the shape's

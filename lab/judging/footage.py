@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
-import clips
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from world import clips
 
 
 def read_window(film: str, rate: float = 8.0) -> tuple[str, Tensor]:

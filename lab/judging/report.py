@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-import conditions
 from torch import Tensor
+from world import conditions
 
 
 class Report:

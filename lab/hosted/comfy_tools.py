@@ -1,4 +1,4 @@
-"""ComfyUI and this pack for the scripts in this folder: only importable, or started in this process."""
+"""ComfyUI and this pack for the scripts of lab: only importable, or started in this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "demo" / "models"
 if str(ROOT) not in sys.path:
     # Last: the pack has a `nodes` of its own, as the host has.

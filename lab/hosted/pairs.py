@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import clips
 import torch
 from torch import Tensor
+from world import clips
 
 FOREIGN_SHARE = 0.75  # of the batches' references that have foreign looks
 ODD_SHARE = 0.2  # of the batches whose references are foreign and of another length or shape
@@ -45,7 +45,7 @@ class PairSource:
         The second of a pair is the opposite on the same content: the first played backwards, or its twin;
         where there is neither, it is another clip of the same condition.
         """
-        from comfy_tools import core_module
+        from .comfy_tools import core_module
 
         rows, odd = self._draw_rows(generator, batch // 2)
         order = torch.rand(len(rows), self.latents.shape[1], generator=generator).argsort(1)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import comfy_tools
 import torch
-from backbone_net import TIMESTEPS, sigma_table
-from comfy_tools import core_module, host_module
+from backbone.backbone_net import TIMESTEPS, sigma_table
 from torch import Tensor
+
+from . import comfy_tools
+from .comfy_tools import core_module, host_module
 
 BACKBONE = Path("video2lora_backbones/video2lora-demo-base.safetensors")
 MOTION = Path("animatediff_models/video2lora-demo-motion.safetensors")
@@ -27,8 +28,8 @@ class DemoModels:
     """
 
     def __init__(self, models: Path = comfy_tools.MODELS, hypernet: Path | None = None) -> None:
-        from captions import CaptionTokens
-        from vae_codec import VAECodec
+        from backbone.vae_codec import VAECodec
+        from world.captions import CaptionTokens
 
         model, self._clip, _ = host_module("models.small_checkpoint").load_small_checkpoint(
             str(models / BACKBONE)

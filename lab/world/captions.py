@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import math
 
-import clips
 import torch
 from torch import Tensor
+
+from . import clips
 
 CONTEXT_TOKENS = 16
 OPPOSITES = (("right", "left"), ("down", "up"))

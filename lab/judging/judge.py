@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import clips
 import torch
 import torch.nn.functional as F
-from comfy_tools import MODELS
-from conditions import CLASSES, class_of
+from hosted.comfy_tools import MODELS
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from world import clips
+from world.conditions import CLASSES, class_of
 
 JUDGE_FILE = MODELS / "judge" / "video2lora-demo-judge.safetensors"
 HEADS = {

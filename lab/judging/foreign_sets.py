@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import clips
-import conditions
-import foreign
-import looks
 import torch
-import unseen_looks
-from evaluation_sets import trained_on
 from torch import Tensor
+from world import clips, conditions, foreign, looks, unseen_looks
+
+from .evaluation_sets import trained_on
 
 SETS = {
     "flat": ("move",),

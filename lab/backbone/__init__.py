@@ -1,0 +1,1 @@
+"""The demo's backbone: its networks, the state of their training and how it is probed."""

@@ -1,0 +1,1 @@
+"""The evaluation: its sets of references, the judge, the report and the page of pictures."""
