@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from tests.core.training.test_dataset import CountingEncoder
+from tests.core.training.data.test_dataset import CountingEncoder
 from tests.host.training.clips import write_clip
 from video2lora_core.clips.fitting import fit_picture
 from video2lora_core.training import Processes

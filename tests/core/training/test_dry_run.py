@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from PIL import Image
 
-from tests.core.training.test_dataset import SMALL
+from tests.core.training.data.test_dataset import SMALL
 from tests.host.training.clips import write_clip, write_dataset
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import TrainingSettings

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from tests.core.training.test_dataset import SMALL, encode
+from tests.core.training.data.test_dataset import SMALL, encode
 from tests.host.training.clips import write_clip, write_dataset
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training.augment import (

@@ -8,8 +8,8 @@ import pytest
 from scripts.arrange import behind, curve, ends_of, socket_below, widget_below, with_title
 from scripts.make_workflow import WIDGET_TYPES
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
-SCHEMAS = json.loads((Path(__file__).parents[1] / "data" / "node_schemas.json").read_text())
+WORKFLOWS = Path(__file__).resolve().parents[3] / "workflows"
+SCHEMAS = json.loads((Path(__file__).parents[2] / "data" / "node_schemas.json").read_text())
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 # The frontend fits a graph to three quarters of the window, of 1920 x 1080 pixels less 50 of its own, and
 # draws no text below a zoom of about 0.6. Up to seven steps fit well; no chain of eight is narrower.

@@ -11,8 +11,8 @@ from video2lora_core import AdaptiveLoRA, Video2LoRA, Video2LoRAError, blend
 from video2lora_core.loras.seeded import SEEDED_DOWN_DIM, SEEDED_UP_DIM, SeededMatrices
 from video2lora_core.spec import ANIMATEDIFF_DOWN_DIM, ANIMATEDIFF_UP_DIM, Video2LoRAConfig
 
-from .files.test_native_checkpoint import animatediff_targets
-from .small_models import latents, relative_error, small_model
+from ..files.test_native_checkpoint import animatediff_targets
+from ..small_models import latents, relative_error, small_model
 
 
 def test_factors_and_delta_follow_the_formula():

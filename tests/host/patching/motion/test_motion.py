@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ..models.backbones import motion_state_dict, relative_change
-from .loaded import motion_of
+from ...models.backbones import motion_state_dict, relative_change
+from ..loaded import motion_of
 
 
 def test_targets_are_the_attention_linears_of_both(host, targets_of, model, moving):

@@ -10,7 +10,7 @@ import pytest
 
 from scripts.registry_addresses import with_addresses
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PROJECT = (ROOT / "pyproject.toml").read_text()
 IGNORED = [
     line for line in (ROOT / ".comfyignore").read_text().splitlines() if line and not line.startswith("#")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ..models.backbones import motion_state_dict, relative_change
-from ..models.sampling import encoded, ksampler
-from .loaded import in_windows
+from ...models.backbones import motion_state_dict, relative_change
+from ...models.sampling import encoded, ksampler
+from ..loaded import in_windows
 
 
 @pytest.fixture(scope="module")

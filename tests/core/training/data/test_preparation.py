@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.core.training.test_dataset import SMALL, CountingEncoder, encode
+from tests.core.training.data.test_dataset import SMALL, CountingEncoder, encode
 from tests.host.training.clips import write_clip, write_dataset
 from video2lora_core.clips.decoding import clip_facts, decode_windows
 from video2lora_core.errors import Video2LoRAError

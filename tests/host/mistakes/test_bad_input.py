@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import video2lora_core as core
 
-from .models.backbones import save_checkpoint, vae_state_dict
-from .models.small_hypernets import make_hypernet
+from ..models.backbones import save_checkpoint, vae_state_dict
+from ..models.small_hypernets import make_hypernet
 
 BAD_FILES = {
     "plain_lora.safetensors": "plain LoRA",

@@ -12,7 +12,7 @@ from video2lora_core.errors import Video2LoRAError
 from video2lora_core.loras.light_lora import LightLoRA, split_vector
 from video2lora_core.spec import LayerTarget, vector_size
 
-GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "data" / "golden"
 
 
 def test_vector_holds_a_pred_then_b_pred_row_by_row():

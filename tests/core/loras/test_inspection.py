@@ -6,7 +6,7 @@ import torch
 from video2lora_core import AdaptiveLoRA, Video2LoRAError, blend
 from video2lora_core.loras.inspection import cosine_similarities, delta_norms, inner_products
 
-from .small_models import latents, small_model, small_targets
+from ..small_models import latents, small_model, small_targets
 
 
 def dense(lora):

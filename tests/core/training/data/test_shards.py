@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from tests.core.training.test_dataset import SMALL, CountingEncoder, encode
+from tests.core.training.data.test_dataset import SMALL, CountingEncoder, encode
 from tests.host.training.clips import write_dataset
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import Processes
