@@ -68,7 +68,8 @@ def measure(host, config: str | None) -> tuple[float, float, float]:
         denoiser = training.HostDenoiser(model, targets)
         trainer = core.Trainer(hypernet, denoiser, source, settings)
         [part] = trainer.feed.take(0)
-        _, factors = trainer.objective.predict(part.batch.reference_latents)
+        references = part.batch.reference_latents
+        factors = trainer.objective.predict(trainer.objective.read(references))
         leaves = {
             name: tuple(factor.detach().requires_grad_() for factor in pair) for name, pair in factors.items()
         }
@@ -82,19 +83,19 @@ def measure(host, config: str | None) -> tuple[float, float, float]:
                 (prediction - target).square().mean().backward()
 
         whole, alone = interleaved(trainer.step, bare, ROUNDS)
-        trained = operations(lambda: predict(hypernet, part.batch.reference_latents))
-        trained += operations(lambda: trainer.objective.contrastive([part.batch]).backward())
-        share = trained / operations(bare)
-        one = operations(lambda: predict(hypernet, part.batch.reference_latents[:1]))
+        share = operations(lambda: trained_parts(trainer.objective, part.batch)) / operations(bare)
+        one = operations(lambda: trained_parts(trainer.objective, part.batch.references(0, 1)))
         trainer.feed.close()
         trainer.close()
     return whole / alone, share, one / SD15_STEP_FLOPS
 
 
-def predict(hypernet, latents) -> None:
-    """Factors of these references, and backward through all of them."""
-    weights = hypernet.predict_weights(latents)
-    sum(f.sum() for pair in hypernet.batched_factors(weights).values() for f in pair).backward()
+def trained_parts(objective, batch) -> None:
+    """Reading a step's references and targets, comparing them, predicting; and backward through all of it."""
+    read = objective.read(batch.reference_latents)
+    factors = objective.predict(read)
+    whole = sum(factor.sum() for pair in factors.values() for factor in pair)
+    (whole + objective.contrastive([batch], [read])).backward()
 
 
 def operations(function: Callable[[], object]) -> int:

@@ -99,40 +99,44 @@ class HyperNetwork(nn.Module):
     def forward(
         self, latents: Tensor, iterations: int | None = None, progress: Progress | None = None
     ) -> Tensor:
-        """Predict the weights (B, N, D) for latents (B, C, T, H, W), scaled as the backbone scales them.
-
-        `iterations` overrides the number of refinements (at least 1). `progress(done, total)` is called after
-        each one; what it raises ends the prediction. The result is float32 (float64 for float64 weights) and
-        differentiable in the parameters and the latents.
+        """Predict the weights (B, N, D) for latents (B, C, T, H, W): `read`, then `decode`.
 
         Raises Video2LoRAError for latents of another shape or channel count, and for iterations below 1.
         """
+        return self.decode(*self.read(latents), iterations, progress)
+
+    def read(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Latents (B, C, T, H, W), scaled as the backbone scales them -> their tokens (B, L, C') and, with a
+        stem, one embedding per reference (B, E).
+
+        Raises Video2LoRAError for latents of another shape or channel count.
+        """
         self._check_latents(latents)
+        encoder = self.context_encoder
+        return encoder.read(latents) if isinstance(encoder, StemContext) else (encoder(latents), None)
+
+    def decode(
+        self,
+        tokens: Tensor,
+        embedding: Tensor | None,
+        iterations: int | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """What `read` gave -> weights (B, N, D), float32 (float64 for float64 weights), differentiable in the
+        parameters and in what was read.
+
+        `iterations` overrides the number of refinements (at least 1). `progress(done, total)` is called after
+        each one; what it raises ends the prediction. Raises Video2LoRAError for iterations below 1.
+        """
         iterations = self.sample_iters if iterations is None else iterations
         if iterations < 1:
             raise Video2LoRAError(f"The number of iterations is {iterations}; use at least 1.")
         dtype = torch.promote_types(self.feature_proj.weight.dtype, torch.float32)
-        encoder = self.context_encoder
-        tokens, embedding = (
-            encoder.read(latents) if isinstance(encoder, StemContext) else (encoder(latents), None)
-        )
         feature = self.feature_proj.weight.to(dtype)
         weights = self.decoder_model(tokens.to(dtype), feature, iterations, progress)
         if self.readout is not None:
             weights = weights + self.readout(embedding.to(dtype))
         return weights if self.base_weights is None else weights + self.base_weights.to(dtype)
-
-    def pooled_context(self, latents: Tensor) -> Tensor:
-        """One embedding (B, E) per reference, for a contrastive auxiliary loss; only with a stem.
-
-        Raises Video2LoRAError for other kinds of context and for latents that do not fit.
-        """
-        if not isinstance(self.context_encoder, StemContext):
-            raise Video2LoRAError(
-                f"The context kind {self.context_config.kind!r} has no pooled embedding; use the kind 'stem'."
-            )
-        self._check_latents(latents)
-        return self.context_encoder.read(latents)[1]
 
     def _check_latents(self, latents: Tensor) -> None:
         shape = tuple(latents.shape)

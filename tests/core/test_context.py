@@ -84,12 +84,11 @@ def test_any_size_and_type(kind, size, dtype):
     assert not torch.equal(weights[0], weights[1])
 
 
-def test_pooled_embedding_only_of_a_stem():
+def test_only_a_stem_has_an_embedding():
     latents = torch.randn(3, 4, 5, 6, 7)
     net = HyperNetwork(4, 3, context=ContextConfig("stem", embedding=11))
-    assert net.pooled_context(latents).shape == (3, 11)
-    with pytest.raises(Video2LoRAError, match="'fourier' has no pooled embedding"):
-        HyperNetwork(4, 3, context=ContextConfig("fourier")).pooled_context(latents)
+    assert net.read(latents)[1].shape == (3, 11)
+    assert HyperNetwork(4, 3, context=ContextConfig("fourier")).read(latents)[1] is None
 
 
 def drifting_textures(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,13 +109,13 @@ def test_stem_learns_to_read_the_direction_of_motion():
     optimiser = torch.optim.AdamW(net.context_encoder.parameters(), lr=2e-3)
     for _ in range(60):
         latents, direction = drifting_textures(32)
-        loss = F.mse_loss(net.pooled_context(latents), direction)
+        loss = F.mse_loss(net.read(latents)[1], direction)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     with torch.no_grad():
         latents, direction = drifting_textures(128)
-        similarity = F.cosine_similarity(net.pooled_context(latents), direction).mean()
+        similarity = F.cosine_similarity(net.read(latents)[1], direction).mean()
     assert similarity > 0.6
 
 
@@ -143,7 +142,7 @@ def test_the_readout_is_linear_in_the_normalised_embedding_and_separate_for_ever
         rows = net.readout.weights.clone()
         net.readout.weights.zero_()
         added = whole - net(latents)
-    embedding = net.pooled_context(latents)
+    embedding = net.read(latents)[1]
     numbers = F.layer_norm(embedding, embedding.shape[-1:]) @ net.readout.proj.weight.T
     expected = sum(numbers[:, k, None, None] * rows[k] for k in range(3))
     assert torch.allclose(added, expected, atol=1e-6)

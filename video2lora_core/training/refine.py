@@ -48,15 +48,31 @@ class RefineSettings:
             )
 
 
+class SameForAll(nn.Module):
+    """The vectors (N, D) of one condition in the place of a hypernetwork: it reads nothing."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(vectors)
+
+    def read(self, latents: Tensor) -> tuple[Tensor, None]:
+        """The latents (B, C, T, H, W) as they are."""
+        return latents, None
+
+    def decode(self, tokens: Tensor, embedding: None) -> Tensor:
+        """The same vectors for every reference, (B, N, D)."""
+        return self.vectors.expand(tokens.shape[0], -1, -1)
+
+
 class OneCondition(nn.Module):
-    """The vectors (N, D) of one condition in the place of a hypernetwork, and frozen copies of the matrices.
+    """The vectors (N, D) of one condition, and frozen copies of the matrices.
 
     Copies, because weights that a host loads in inference mode cannot be part of a graph.
     """
 
     def __init__(self, model: PredictingModel, start: Tensor) -> None:
         super().__init__()
-        self.weights = nn.Parameter(start.detach().to(torch.float32, copy=True))
+        self.hypernetwork = SameForAll(start.detach().to(torch.float32, copy=True))
         config = model.config
         with torch.device("meta"):
             self.auxiliary = AuxiliaryMatrices(model.targets, config.rank, config.down_dim, config.up_dim)
@@ -64,10 +80,6 @@ class OneCondition(nn.Module):
         self.auxiliary.load_state_dict(state, assign=True)
         self.auxiliary.requires_grad_(False)
         self._scale = config.alpha / config.rank
-
-    def predict_weights(self, latents: Tensor) -> Tensor:
-        """The same vectors for every reference, (B, N, D)."""
-        return self.weights.expand(latents.shape[0], -1, -1)
 
     def batched_factors(self, weights: Tensor) -> Factors:
         """As `Video2LoRA.batched_factors`."""
@@ -101,7 +113,8 @@ def refine(
     after each step and may raise to stop. Raises Video2LoRAError when the loss is not finite.
     """
     condition = OneCondition(model, start).to(latents.device)
-    origin = condition.weights.detach().clone()
+    vectors = condition.hypernetwork.vectors
+    origin = vectors.detach().clone()
     objective = Objective(condition, denoiser, _objective_settings(settings))
     batch = TrainBatch(
         latents[None],
@@ -109,7 +122,7 @@ def refine(
         context.expand(settings.draws, -1, -1),
         (NAME,),
     )
-    optimizer = torch.optim.AdamW([condition.weights], lr=settings.rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW([vectors], lr=settings.rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     average = WeightAverage(condition, decay=0.9)
     losses = []
@@ -133,14 +146,14 @@ def refine(
             objective.release()
             optimizer.step()
             with torch.no_grad():
-                condition.weights.lerp_(origin, settings.decay * optimizer.param_groups[0]["lr"])
+                vectors.lerp_(origin, settings.decay * optimizer.param_groups[0]["lr"])
             schedule.step()
             average.update(step)
             losses.append(float(loss.detach()))
             if listener is not None:
                 listener(step + 1, losses[-1])
         with average.applied():
-            return condition.weights.detach().cpu().clone(), losses
+            return vectors.detach().cpu().clone(), losses
     finally:
         objective.branches.remove()
 

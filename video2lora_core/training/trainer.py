@@ -37,6 +37,7 @@ from .settings_file import to_dict
 from .step.batch import ClipSource
 from .step.denoiser import Denoiser
 from .step.objective import Objective
+from .step.reading import SharedReading
 from .step.update import Update
 
 log = logging.getLogger(__name__)
@@ -46,12 +47,12 @@ class Trainer:
     """Trains a `Video2LoRA` on a frozen backbone.
 
     model: the `Video2LoRA`, on the processes' device, in float32. source: training clips. evaluation: name of
-    a set ("seen", "heldout") -> clips to compare no LoRA, matched and shuffled reference on. samples: what
-    is generated meanwhile, to be looked at. folder: where checkpoints, logs and samples go; None keeps
-    everything in memory. listener is told of every step in the main
-    process; whatever it raises stops the run, after a checkpoint. example: a trained `Video2LoRA` to read
-    like: the model's stem learns to make of a reference what the example's makes of its targets, without the
-    backbone, which is far cheaper; for references in looks that the example was not trained on.
+    a set ("seen", "heldout") -> clips to compare no LoRA, matched and shuffled reference on. samples: what is
+    generated meanwhile, to be looked at. folder: where checkpoints, logs and samples go; None keeps all in
+    memory. listener is told of every step in the main process; whatever it raises stops the run, after a
+    checkpoint. example: a trained `Video2LoRA` to read like: the model's stem learns to make of a reference
+    what the example's makes of its targets, without the backbone, which is far cheaper; for references in
+    looks that the example was not trained on.
 
     Raises Video2LoRAError for settings that do not fit each other.
     """
@@ -169,19 +170,20 @@ class Trainer:
         """One optimizer step on a global batch; every process draws and works on its share."""
         settings, state, processes = self.settings, self.state, self.processes
         rate = self.update.begin(state.step, state.progress(settings))
-        observed: list[tuple[int, str, float]] = []
-        drawn = self.feed.take(state.step)
+        observed, totals = [], torch.zeros(3, dtype=torch.float64)
+        parts = self.feed.take(state.step)
+        readings = [SharedReading(self.objective.read(part.batch.reference_latents)) for part in parts]
         contrastive = torch.zeros(())
         if settings.contrastive_weight > 0:
-            contrastive = self.objective.contrastive([batch for _, batch, _ in drawn])
+            batches, reads = [part.batch for part in parts], [reading.read for reading in readings]
+            contrastive = self.objective.contrastive(batches, reads)
             self.update.backward(settings.contrastive_weight * contrastive)
-        totals = torch.zeros(3, dtype=torch.float64)
-        for start, batch, draw in drawn:
-            losses = self.objective.loss(batch.to(processes.device), draw.to(processes.device))
+        for (start, batch, draw), reading in zip(parts, readings, strict=True):
+            losses = self.objective.loss(batch, draw, reading.read)
             self.update.backward(losses.total / settings.accumulation)
             self.objective.release()
-            values = torch.stack([losses.total.detach(), losses.diffusion, losses.teacher])
-            totals += values.float().cpu().double() / settings.accumulation
+            reading.backward()
+            totals += losses.numbers() / settings.accumulation
             rows = zip(batch.conditions, losses.references.tolist(), strict=True)
             observed += [(start + row, name, loss) for row, (name, loss) in enumerate(rows)]
         # What processes tell each other comes before any change: a run that loses one is saved as it was.
@@ -192,11 +194,9 @@ class Trainer:
         compared = float(contrastive.detach())
         total += settings.contrastive_weight * compared
         state.elapsed = time.monotonic() - self._started
-        progress = state.progress(settings)
-        left = state.elapsed * (1.0 - progress) / progress if progress > 0 else 0.0
         return StepReport(
-            state.step, settings.steps, total, diffusion, compared, teacher, norm, rate, state.elapsed, left,
-            state.skipped,
+            state.step, settings.steps, total, diffusion, compared, teacher, norm, rate, state.elapsed,
+            state.seconds_left(settings), state.skipped,
         )  # fmt: skip
 
     def evaluate(self) -> list[Comparison]:

@@ -15,6 +15,7 @@ from video2lora_core.layers.adapters import add_branch
 from video2lora_core.training import AdapterBranches, Objective, TrainBatch, TrainingSettings
 from video2lora_core.training.step.objective import contrastive_loss, draw_noise, share_noise
 from video2lora_core.training.step.optimizer import WeightAverage, group_of, make_optimizer, rate_factor
+from video2lora_core.training.step.reading import SharedReading
 from video2lora_core.training.step.timesteps import ConditionBalance, loss_weights, sample_timesteps
 
 PLAIN = TrainingSettings(balance_conditions=False, targets_per_reference=2, contrastive_weight=0)
@@ -53,11 +54,18 @@ def test_gradients_match_finite_differences(changes, kind):
     draw = draw_noise(tuple(batch.target_latents.shape), 2, STEPS, seeded(1), settings)
     draw = dataclasses.replace(draw, noise=draw.noise.double())
 
-    def total():
-        contrastive = objective.contrastive([batch]) if settings.contrastive_weight else 0.0
-        return objective.loss(batch, draw).total + settings.contrastive_weight * contrastive
+    def total(gradients=False):
+        shared = SharedReading(objective.read(batch.reference_latents))
+        losses = [objective.loss(batch, draw, shared.read).total]
+        if settings.contrastive_weight:
+            losses.append(settings.contrastive_weight * objective.contrastive([batch], [shared.read]))
+        if gradients:
+            for loss in losses:
+                loss.backward()
+            shared.backward()
+        return sum(float(loss.detach()) for loss in losses)
 
-    total().backward()
+    total(gradients=True)
     generator = seeded(9)
     for name, parameter in model.named_parameters():
         if parameter.grad is None:
@@ -68,7 +76,7 @@ def test_gradients_match_finite_differences(changes, kind):
         for sign in (1e-5, -1e-5):
             with torch.no_grad():
                 parameter.add_(sign * direction)
-                values.append(float(total()))
+                values.append(total())
                 parameter.sub_(sign * direction)
         numeric = (values[0] - values[1]) / 2e-5
         assert float((parameter.grad * direction).sum()) == pytest.approx(numeric, rel=1e-5, abs=1e-8), name

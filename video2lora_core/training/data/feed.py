@@ -21,6 +21,10 @@ class Part(NamedTuple):
     batch: TrainBatch
     draw: NoiseDraw
 
+    def to(self, device: torch.device) -> Part:
+        """The part on a device."""
+        return Part(self.start, self.batch.to(device), self.draw.to(device))
+
 
 class Feed:
     """Draws depend on seed, step and reference alone: not on the processes, nor on what was drawn before."""
@@ -42,7 +46,7 @@ class Feed:
         self._coming: tuple[int, Future[list[Part]]] | None = None
 
     def take(self, step: int) -> list[Part]:
-        """The parts of a step, on the CPU (pinned for CUDA); the next step's are begun.
+        """The parts of a step, on the device; the next step's are begun on the CPU (pinned for CUDA).
 
         Raises Video2LoRAError for a source with another number of targets, and what the source raises.
         """
@@ -53,7 +57,7 @@ class Feed:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="clips")
             self._coming = step + 1, self._thread.submit(self._drawn, step + 1)
-        return parts
+        return [part.to(self._processes.device) for part in parts]
 
     def close(self) -> None:
         """End the background thread."""

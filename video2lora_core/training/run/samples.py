@@ -102,8 +102,7 @@ class Samples:
             if index not in self._unchanged:
                 plain = self._sampler.sample(noise, context)
                 self._unchanged[index] = [self._sampler.decode(part[0]) for part in (reference, plain)]
-            _, factors = objective.predict(reference)
-            with objective.branches.attached(factors):
+            with objective.branches.attached(objective.predict(objective.read(reference))):
                 steered = self._sampler.sample(noise, context)
         clips = [*self._unchanged[index], self._sampler.decode(steered[0])]
         gap = torch.zeros_like(clips[0][:, :, :GAP])

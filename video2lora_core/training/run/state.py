@@ -58,6 +58,11 @@ class RunState:
             progress = max(progress, self.elapsed / (60.0 * settings.max_minutes))
         return min(progress, 1.0)
 
+    def seconds_left(self, settings: TrainingSettings) -> float:
+        """How long the rest takes at the pace so far; 0 before there is one."""
+        progress = self.progress(settings)
+        return self.elapsed * (1.0 - progress) / progress if progress > 0 else 0.0
+
     def is_stuck(self, settings: TrainingSettings) -> bool:
         """Whether the gap has not widened for as long as `early_stop` says."""
         patience = settings.early_stop * settings.evaluate_every

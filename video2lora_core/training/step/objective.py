@@ -18,6 +18,7 @@ from ..processes import Processes
 from ..settings import TrainingSettings
 from .batch import TrainBatch
 from .denoiser import Denoiser
+from .reading import Read
 from .timesteps import ConditionBalance, loss_weights, sample_timesteps
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -26,11 +27,8 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class TrainableModel(Protocol):
     """What the objective needs of a `Video2LoRA`."""
 
+    # `read` and `decode` as `HyperNetwork` has them.
     hypernetwork: nn.Module
-
-    def predict_weights(self, latents: Tensor) -> Tensor:
-        """References' latents (B, C, T, H, W) -> predicted weights (B, N, D), with gradient."""
-        ...
 
     def batched_factors(self, weights: Tensor) -> Factors:
         """Predicted weights (B, N, D) -> target name -> (up (B, out, rank), down (B, rank, in)), with
@@ -65,6 +63,10 @@ class LossParts:
     diffusion: Tensor
     teacher: Tensor
     references: Tensor
+
+    def numbers(self) -> Tensor:
+        """total, diffusion and teacher (3,), on the CPU."""
+        return torch.stack([self.total.detach(), self.diffusion, self.teacher]).float().cpu().double()
 
 
 def share_noise(rows: Tensor, targets: int, shared: str) -> Tensor:
@@ -136,7 +138,7 @@ def contrastive_loss(first: Tensor, second: Tensor, ids: Tensor, temperature: fl
     return 0.5 * (F.cross_entropy(scores, labels) + F.cross_entropy(scores.T, labels))
 
 
-def _even(read: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _even(read: Read) -> tuple[Tensor, Tensor]:
     """A stem's tokens and embedding, the embedding normalised as those who read it do."""
     tokens, embedding = (widened(part) for part in read)
     return tokens, F.layer_norm(embedding, embedding.shape[-1:])
@@ -171,17 +173,21 @@ class Objective:
     def _full_precision(self) -> AbstractContextManager[None]:
         return torch.autocast(self.processes.device.type, enabled=False)
 
-    def predict(self, references: Tensor) -> tuple[Tensor, Factors]:
-        """Reference latents (R, C, T, H, W) -> predicted weights (R, N, D) and their factors, with
-        gradient; in the parameters' own precision, whatever the backbone computes in.
+    def read(self, references: Tensor) -> Read:
+        """Reference latents (R, C, T, H, W) -> what the hypernetwork reads of them, with gradient; in the
+        parameters' own precision, whatever the backbone computes in.
         """
         with self._full_precision():
-            weights = self.model.predict_weights(references)
-            return weights, self.model.batched_factors(weights)
+            return Read(*self.model.hypernetwork.read(references))
 
-    def loss(self, batch: TrainBatch, draw: NoiseDraw) -> LossParts:
+    def predict(self, read: Read) -> Factors:
+        """What was read of references -> their predicted LoRAs, with gradient, in the same precision."""
+        with self._full_precision():
+            return self.model.batched_factors(self.model.hypernetwork.decode(*read))
+
+    def loss(self, batch: TrainBatch, draw: NoiseDraw, read: Read | None = None) -> LossParts:
         """The loss of a batch, but for the contrastive part; with an example, that of reading as it does,
-        without the backbone.
+        without the backbone. read: what was read of the batch's references; None reads them.
 
         The branches stay on, for gradient checkpointing: call `release` after backward.
 
@@ -189,14 +195,14 @@ class Objective:
         the predicted LoRA does not fit the backbone.
         """
         self.branches.clear()
+        read = read or self.read(batch.reference_latents)
         if self.example is not None:
-            return self._reading_loss(batch)
+            return self._reading_loss(batch, read)
         settings = self.settings
         with self.precision():
             noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
             taught = self._teacher_prediction(batch, noisy, draw)
-            _, factors = self.predict(batch.reference_latents)
-            self.branches.use(factors)
+            self.branches.use(self.predict(read))
             prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
             target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
             rows = self._weighted(F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1), draw)
@@ -210,37 +216,34 @@ class Objective:
                 total = total + settings.teacher_weight * teacher
         return LossParts(total, diffusion.detach(), teacher.detach(), references.detach().float())
 
-    def contrastive(self, batches: Sequence[TrainBatch]) -> Tensor:
+    def contrastive(self, batches: Sequence[TrainBatch], reads: Sequence[Read]) -> Tensor:
         """The contrastive loss of a whole step: of the batches of all its parts, and of all processes.
 
-        It needs no backbone, so that no accumulation makes the comparison smaller.
+        reads: what was read of each batch's references. It needs no backbone, so that no accumulation makes
+        the comparison smaller.
         """
-        pooled, device = self.model.hypernetwork.pooled_context, self.processes.device
-        firsts = [batch.reference_latents for batch in batches]
-        seconds = [batch.target_latents[:: batch.targets_per_reference] for batch in batches]
+        device = self.processes.device
+        targets = torch.cat([batch.target_latents[:: batch.targets_per_reference] for batch in batches])
+        embeddings = torch.cat([read.embedding for read in reads]), self.read(targets).embedding
         with self._full_precision():
-            first, second = (
-                self.processes.gather_differentiable(pooled(widened(torch.cat(rows).to(device))))
-                for rows in (firsts, seconds)
-            )
+            first, second = (self.processes.gather_differentiable(rows) for rows in embeddings)
             names = [name for batch in batches for name in batch.ids]
             digests = [hashlib.sha256(name.encode()).digest()[:7] for name in names]
             ids = torch.tensor([int.from_bytes(digest, "little") for digest in digests], device=device)
             ids = self.processes.gather(ids)
             return contrastive_loss(first, second, ids, self.settings.contrastive_temperature)
 
-    def _reading_loss(self, batch: TrainBatch) -> LossParts:
+    def _reading_loss(self, batch: TrainBatch, read: Read) -> LossParts:
         """How far a stem's tokens and embeddings of references are from those that the example's gives for
         their targets, relative to how far those of different targets lie apart. What follows the stem sees
         the same then, and needs no training.
         """
         k = batch.targets_per_reference
         with torch.no_grad():
-            wanted = _even(self.example.hypernetwork.context_encoder.read(batch.target_latents[::k]))
+            wanted = _even(self.example.hypernetwork.read(batch.target_latents[::k]))
         with self._full_precision():
-            read = _even(self.model.hypernetwork.context_encoder.read(batch.reference_latents))
-            references = torch.zeros(len(batch.conditions), device=read[0].device)
-            for own, example in zip(read, wanted, strict=True):
+            references = torch.zeros(len(batch.conditions), device=read.tokens.device)
+            for own, example in zip(_even(read), wanted, strict=True):
                 spread = example.var(0).mean().clamp(min=1e-12)
                 references = references + (own - example).square().flatten(1).mean(1) / spread
             reading = self._balanced(references, batch.conditions)
@@ -259,8 +262,7 @@ class Objective:
         with self.precision():
             noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
             target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
-            _, factors = self.predict(batch.reference_latents)
-            _, swapped = self.predict(others)
+            factors, swapped = (self.predict(self.read(z)) for z in (batch.reference_latents, others))
             losses = {}
             for label, used in (("no_lora", {}), ("matched", factors), ("shuffled", swapped)):
                 with self.branches.attached(used):

@@ -1,0 +1,42 @@
+"""What a step reads of its references: once, for the contrastive loss and for the prediction."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Read(NamedTuple):
+    """What a hypernetwork's `read` gives: tokens (R, L, C') and, with a stem, an embedding (R, E) each."""
+
+    tokens: Tensor
+    embedding: Tensor | None
+
+
+class SharedReading:
+    """References' reading with several losses on it, each with a backward of its own; `read` is what they
+    are computed from. Their gradients gather there, and `backward` takes the sum through the encoder.
+
+    What needs no gradient is not given one: latents as tokens, and a frozen encoder.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self.read = Read(*(part if part is None else _leaf(part) for part in read))
+
+    def backward(self) -> None:
+        """After the losses' own backward."""
+        pairs = [
+            (part, leaf.grad)
+            for part, leaf in zip(self._read, self.read, strict=True)
+            if leaf is not None and leaf.grad is not None
+        ]
+        if pairs:
+            parts, gradients = zip(*pairs, strict=True)
+            torch.autograd.backward(parts, gradients)
+
+
+def _leaf(part: Tensor) -> Tensor:
+    return part.detach().requires_grad_(part.requires_grad)
