@@ -1,7 +1,8 @@
 """One condition's numbers trained on its own reference, the shared matrices and the backbone frozen.
 
 The second way to an adaptive LoRA: the N x D numbers that a hypernetwork would predict are optimised by the
-same objective, on the reference clip itself, starting from the prediction or from nothing.
+same objective, on the reference clip itself, starting from nothing or from the prediction, as strong as it
+fits that clip.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from ..loras.light_lora import AuxiliaryMatrices
 from .settings import TrainingSettings
 from .step.batch import TrainBatch, step_generator
 from .step.denoiser import Denoiser
-from .step.objective import Objective, draw_noise
+from .step.objective import NoiseDraw, Objective, draw_noise
 from .step.optimizer import WeightAverage
 
 NAME = "reference"
+START_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+START_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,20 @@ class RefineSettings:
     """How long and how a condition is refined.
 
     draws: noise levels of the reference in one step. rate: AdamW's learning rate at its highest; it falls to
-    nothing by the last step. decay: pulls the numbers back to where they started.
+    nothing by the last step.
     """
 
-    steps: int = 60
+    steps: int = 30
     draws: int = 4
     rate: float = 0.02
-    decay: float = 0.0
     seed: int = 0
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.draws < 1 or not self.rate > 0 or self.decay < 0:
+        if self.steps < 1 or self.draws < 1 or not self.rate > 0:
             raise Video2LoRAError(
-                "Refining needs at least one step and one draw a step, a rate above 0 and a decay of 0 or "
-                "more; change these settings."
+                "Refining needs at least one step and one draw a step, and a rate above 0; change these "
+                "settings."
             )
 
 
@@ -80,6 +82,12 @@ class OneCondition(nn.Module):
         self.auxiliary.load_state_dict(state, assign=True)
         self.auxiliary.requires_grad_(False)
         self._scale = config.alpha / config.rank
+        self._split = config.rank * config.down_dim
+
+    @property
+    def effect(self) -> Tensor:
+        """The half of the vectors that the LoRA's effect is linear in, (N, rank * up_dim): a view."""
+        return self.hypernetwork.vectors[:, self._split :]
 
     def batched_factors(self, weights: Tensor) -> Factors:
         """As `Video2LoRA.batched_factors`."""
@@ -106,7 +114,8 @@ def refine(
     settings: RefineSettings,
     listener: Callable[[int, float], None] | None = None,
 ) -> tuple[Tensor, list[float]]:
-    """Optimise vectors (N, D) from `start`; returns them (averaged over the last steps) and the losses.
+    """Optimise vectors (N, D) from `start`, at the strength that fits the reference best; returns them
+    (averaged over the last steps) and the losses.
 
     latents (C, T, H, W) of the reference, scaled as the backbone scales them; context (tokens, width) of what
     it shows. `model` gives the auxiliary matrices, which stay as they are. `listener(step, loss)` is called
@@ -114,7 +123,6 @@ def refine(
     """
     condition = OneCondition(model, start).to(latents.device)
     vectors = condition.hypernetwork.vectors
-    origin = vectors.detach().clone()
     objective = Objective(condition, denoiser, _objective_settings(settings))
     batch = TrainBatch(
         latents[None],
@@ -124,19 +132,12 @@ def refine(
     )
     optimizer = torch.optim.AdamW([vectors], lr=settings.rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    average = WeightAverage(condition, decay=0.9)
     losses = []
     try:
+        _weaken_what_misfits(condition, objective, batch)
+        average = WeightAverage(condition, decay=0.9)
         for step in range(settings.steps):
-            generator = step_generator(settings.seed, step, "refine")
-            draw = draw_noise(
-                tuple(batch.target_latents.shape),
-                settings.draws,
-                denoiser.num_timesteps,
-                generator,
-                objective.settings,
-            ).to(latents.device)
-            loss = objective.loss(batch, draw).total
+            loss = objective.loss(batch, _draw(objective, batch, step, "refine")).total
             if not bool(loss.isfinite()):
                 raise Video2LoRAError(
                     f"The loss of step {step + 1} is not finite; lower the rate, or choose fp32."
@@ -145,8 +146,6 @@ def refine(
             loss.backward()
             objective.release()
             optimizer.step()
-            with torch.no_grad():
-                vectors.lerp_(origin, settings.decay * optimizer.param_groups[0]["lr"])
             schedule.step()
             average.update(step)
             losses.append(float(loss.detach()))
@@ -158,11 +157,43 @@ def refine(
         objective.branches.remove()
 
 
+@torch.no_grad()
+def _weaken_what_misfits(condition: OneCondition, objective: Objective, batch: TrainBatch) -> None:
+    """Start at the strength, down to none, at which the loss is lowest; what the layers read stays.
+
+    A prediction that misreads its reference fits worse than nothing: undoing it takes steps, and the model's
+    own content with them.
+    """
+    effect = condition.effect
+    full = effect.clone()
+    if not full.any():
+        return
+    draws = [_draw(objective, batch, index, "start") for index in range(START_ROUNDS)]
+    losses = {}
+    for strength in START_STRENGTHS:
+        effect.copy_(strength * full)
+        losses[strength] = sum(float(objective.loss(batch, draw).total) for draw in draws)
+    effect.copy_(min(losses, key=losses.__getitem__) * full)
+
+
+def _draw(objective: Objective, batch: TrainBatch, index: int, purpose: str) -> NoiseDraw:
+    settings = objective.settings
+    return draw_noise(
+        tuple(batch.target_latents.shape),
+        batch.targets_per_reference,
+        objective.denoiser.num_timesteps,
+        step_generator(settings.seed, index, purpose),
+        settings,
+    ).to(batch.target_latents.device)
+
+
 def _objective_settings(settings: RefineSettings) -> TrainingSettings:
     return TrainingSettings(
         seed=settings.seed,
         precision=settings.precision,
         targets_per_reference=settings.draws,
+        # What happens is decided while noise hides it; with less noise the noisy clip itself shows it.
+        timestep_sampling="high_noise",
         timestep_stratified=True,
         shared_noise="none",
         contrastive_weight=0.0,
