@@ -1,13 +1,14 @@
-"""What refining is worth, for kinds that the demo's hypernetwork never saw and for looks that it never saw.
+"""What refining is worth: for kinds that the demo's hypernetwork never saw, for kinds that it did, and for
+looks that it never saw.
 
-    python lab/measure_refine.py --references 16 --scenes 2
+    python lab/measure_refine.py --references 8 --scenes 4
 
-Every reference is refined by itself and makes new videos of other contents. Two sets: flashes and rolls to
-the left, which were held out; and moves and zooms of photographs and emoji, whose looks were. Recognised: by
-the judge. Content kept: shape, colour and field as without a LoRA; beside it what the backbone makes when it
-is told in words, since a flash hides shapes from the judge. Loss: the diffusion loss of the reference at the
-same 32 noise levels each time. From nothing as the node does it, with matrices from a seed, and with the
-hypernetwork's own. CPU seconds are those of one reference on one thread.
+Every reference is refined by itself and makes new videos of other contents. Three sets: flashes and rolls to
+the left, which were held out; effects of training; and moves and zooms of photographs and emoji, whose looks
+were held out. Recognised: by the judge. Content kept: shape, colour and field as without a LoRA; beside it
+what the backbone makes when it is told in words, since a flash hides shapes from the judge. Losses: the
+diffusion loss of each reference at the same 16 noise levels each time. From nothing as the node does it, with
+matrices from a seed. CPU seconds are those of one reference on one thread.
 
 Writes lab/refine.json after every measurement, and goes on from it: delete it to measure all again.
 """
@@ -25,14 +26,14 @@ import torch
 from hosted import comfy_tools
 from hosted.comfy_tools import core_module, host_module, start_host
 from judging import foreign_sets
-from judging.evaluation_sets import Scene
+from judging.evaluation_sets import EFFECT_SETS, Scene
 from judging.judge import ATTRIBUTES, JUDGE_FILE, load_judge
 from torch import Tensor
 from world import captions, clips, conditions
 
 SEED = 2_000_000
-DRAWS = 32
-SETS = ("held_out_kinds", "unseen_looks")
+DRAWS = 16
+SETS = ("held_out_kinds", "kinds_of_training", "unseen_looks")
 
 
 class Bench:
@@ -41,12 +42,12 @@ class Bench:
     def __init__(self, models, judge, name: str, references: int, scenes: int, seed: int = SEED) -> None:
         self.models, self.judge, self.scenes = models, judge, scenes
         generator = torch.Generator().manual_seed(seed)
-        if name == "held_out_kinds":
-            drawn = [
-                conditions.draw_matching((kind,), references // 2, generator, conditions.is_held_out_kind)
-                for kind in ("flash", "roll")
-            ]
+        if name != "unseen_looks":
+            kinds, accept = EFFECT_SETS["heldout_kinds" if name == "held_out_kinds" else "seen"]
+            each = -(-references // len(kinds))
+            drawn = [conditions.draw_matching((kind,), each, generator, accept) for kind in kinds]
             self.semantics = clips.join(*drawn)
+            references = len(self.semantics)
             content = clips.make_visible(clips.draw_content(references, generator), self.semantics)
             self.video = clips.render(content, self.semantics)
             self.prompts = [captions.content_caption(content, i) for i in range(references)]
@@ -82,8 +83,8 @@ class Bench:
             found.append(weights)
         return torch.stack(found), round((time.process_time() - began) / len(found), 1)
 
-    def loss(self, model, weights: Tensor) -> float:
-        """The mean diffusion loss of the references, each with its own vectors."""
+    def losses(self, model, weights: Tensor) -> list[float]:
+        """The diffusion loss of every reference with its own vectors."""
         denoiser, branches = self.models.denoiser, self.models.branches
         generator = torch.Generator().manual_seed(SEED)
         noise = torch.randn(DRAWS, *self.latents.shape[1:], generator=generator)
@@ -95,8 +96,8 @@ class Bench:
                 factors = model.batched_factors(own.expand(DRAWS, -1, -1))
                 with branches.attached(factors):
                     found = denoiser.forward(denoiser.add_noise(clean, noise, steps), steps, words)
-                losses.append((found - denoiser.target(clean, noise, steps)).square().mean())
-        return round(float(torch.stack(losses).mean()), 4)
+                losses.append(float((found - denoiser.target(clean, noise, steps)).square().mean()))
+        return losses
 
     def told(self) -> dict:
         """Figures of videos whose prompts say in words what happens, without a LoRA."""
@@ -105,10 +106,15 @@ class Bench:
         return self._figures(self.models.sample(self.scene.noise, prompts))
 
     def figures(self, model, weights: Tensor) -> dict:
-        """Loss, recognised and content kept, with standard errors over the videos."""
+        """Loss, recognised and content kept, with standard errors over the references and the videos."""
         repeated = weights.repeat_interleave(self.scenes, 0)
         video = self.models.sample(self.scene.noise, self.scene.prompts, repeated, matrices=model)
-        return {"loss": self.loss(model, weights)} | self._figures(video)
+        losses = self.losses(model, weights)
+        return {
+            **mean_and_error("loss", torch.tensor(losses)),
+            "losses": [round(loss, 4) for loss in losses],
+            **self._figures(video),
+        }
 
     def _figures(self, video: Tensor) -> dict:
         decided = self.judge.decide(video)
@@ -128,7 +134,7 @@ class Bench:
 
 
 def mean_and_error(name: str, values: Tensor) -> dict[str, float]:
-    """The mean of one value a video, and its standard error."""
+    """The mean of the values and its standard error."""
     error = float(values.std() / len(values) ** 0.5)
     return {name: round(float(values.mean()), 3), f"{name}_standard_error": round(error, 3)}
 
@@ -149,20 +155,19 @@ def measurements(bench: Bench, settings, model):
         return {"steps": steps, "cpu_seconds": seconds} | bench.figures(expander, weights)
 
     full, third = settings.steps, settings.steps // 3
-    yield "predicted", lambda: bench.figures(own, predicted)
     yield "refined", lambda: refined(own, predicted, full)
     yield "from_nothing", lambda: refined(model, None, full)
     yield "refined_a_third", lambda: refined(own, predicted, third)
+    yield "predicted", lambda: bench.figures(own, predicted)
     yield "told_in_words", bench.told
-    yield "from_nothing_own_matrices", lambda: refined(own, None, full)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--references", type=int, default=16)
-    parser.add_argument("--scenes", type=int, default=2, help="videos made of each reference")
+    parser.add_argument("--references", type=int, default=8)
+    parser.add_argument("--scenes", type=int, default=4, help="videos made of each reference")
     parser.add_argument("--steps", type=int, help="by default those of the node")
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
     parser.add_argument("--out", type=Path, default=comfy_tools.ROOT / "lab" / "refine.json")
