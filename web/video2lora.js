@@ -79,7 +79,9 @@ function addFace(node) {
   return element;
 }
 
-function showFace(node, element, output) {
+function showFace(node, output) {
+  if (!output?.text && !output?.face) return;
+  const element = node.video2loraFace;
   // A node that ran for every item of a list says how often, and what came last.
   const texts = [output?.text ?? []].flat();
   const lines = texts.length > 1 ? `× ${texts.length}\n${texts.at(-1)}` : texts.join("");
@@ -110,12 +112,57 @@ function showFace(node, element, output) {
   measure();
 }
 
+// A node of the open graph by the host's id: "1:6" is node 6 in subgraph node 1.
+function nodeOf(id) {
+  const parts = String(id).split(":");
+  const last = parts.pop();
+  return parts.reduce((graph, part) => graph?.getNodeById(part)?.subgraph, app.graph)?.getNodeById(last);
+}
+
+// Whether a node has the same settings in two prompts, and all that it is made from too.
+function sameIn(one, other, id) {
+  const [before, now] = [one[id], other[id]];
+  if (!before || before.class_type !== now?.class_type) return false;
+  const names = Object.keys({ ...before.inputs, ...now.inputs });
+  return names.every((name) => {
+    const [old, value] = [before.inputs[name], now.inputs[name]];
+    if (JSON.stringify(old) !== JSON.stringify(value)) return false;
+    return !Array.isArray(value) || !(value[0] in other) || sameIn(one, other, value[0]);
+  });
+}
+
+// The host does not say again what a node said whose result it kept. An empty face, as after the page was loaded
+// again, is filled from the run that made the result, while the host's history has it.
+async function showKept({ detail: { nodes, prompt_id: id } }) {
+  const empty = nodes.filter((node) => isOurs(nodeOf(node)?.comfyClass) && !nodeOf(node).video2loraFace.hasChildNodes());
+  if (!empty.length) return;
+  const read = async (route) => (await api.fetchApi(route)).json();
+  const { queue_running: running } = await read("/queue");
+  const history = await read("/history?max_items=64");
+  const [, , prompt] = running.find((item) => item[1] === id) ?? history[id]?.prompt ?? [];
+  const runs = Object.values(history).reverse();
+  for (const node of prompt ? empty : []) {
+    const made = runs.find((run) => run.outputs[node] && sameIn(run.prompt[2], prompt, node));
+    if (made && nodeOf(node)?.comfyClass === prompt[node].class_type) nodeOf(node).onExecuted(made.outputs[node]);
+  }
+}
+
 app.registerExtension({
   name: "Video2LoRA",
-  setup: colourSockets,
+  setup() {
+    colourSockets();
+    api.addEventListener("execution_cached", showKept);
+  },
   beforeConfigureGraph: fitBefore,
   // Loading a palette empties the colours of types that it does not know, so they are given again.
   afterConfigureGraph: colourSockets,
+  // Another tab's graph, or one opened from the history, comes with what its nodes said.
+  onNodeOutputsUpdated(outputs) {
+    for (const [id, output] of Object.entries(outputs)) {
+      const node = nodeOf(id);
+      if (node?.video2loraFace) showFace(node, output);
+    }
+  },
   nodeCreated(node) {
     if (!isOurs(node.comfyClass)) return;
     colourSockets();
@@ -128,11 +175,11 @@ app.registerExtension({
       }
     }
     if (node.size[0] < NARROWEST) node.setSize([NARROWEST, node.size[1]]);
-    const element = addFace(node);
+    node.video2loraFace = addFace(node);
     const executed = node.onExecuted;
     node.onExecuted = function (output) {
       executed?.apply(this, arguments);
-      if (output?.text || output?.face) showFace(this, element, output);
+      showFace(this, output);
     };
   },
 });
