@@ -6,10 +6,12 @@ import { api } from "../../scripts/api.js";
 const COLOURS = { VIDEO2LORA_HYPERNET: "#e0a458", ADAPTIVE_LORA: "#7bc8a4" };
 const DECIMALS = 7;
 const [LINE, CHARACTER] = [16, 5.6];
+// What the classic canvas takes of a face's height.
+const MARGIN = 10;
 // A new node is wide enough for its title.
 const NARROWEST = 225;
-// A preview of few pixels is not blown up to the node's width.
-const LARGER = 2;
+// A preview of few pixels is not blown up to the node's width, a tall one not at all.
+const larger = ({ naturalWidth: across, naturalHeight: down }) => across * (across < down ? 1 : 2);
 // What fits beside a value; a translation of an input's name goes first.
 const LABELS = {
   adaptive_lora_name: "LoRA",
@@ -73,7 +75,8 @@ function addFace(node) {
   element.className = "video2lora-face";
   element.style.cssText =
     "overflow:hidden auto;white-space:pre-wrap;overflow-wrap:anywhere;min-width:0;font:11px/1.45 sans-serif;color:var(--input-text);user-select:text";
-  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => element.wanted ?? 0 };
+  const margin = () => (element.wanted && !LiteGraph.vueNodesMode ? MARGIN : 0);
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => (element.wanted ?? 0) + margin() };
   const face = node.addDOMWidget("video2lora_face", "video2lora_face", element, options);
   face.serialize = false;
   return element;
@@ -91,7 +94,7 @@ function showFace(node, output) {
     picture.src = api.apiURL(`/view?${new URLSearchParams(entry)}`);
     picture.style.cssText = "display:block;max-width:100%;margin-bottom:4px";
     picture.onload = () => {
-      picture.width = picture.naturalWidth * LARGER;
+      picture.width = larger(picture);
       measure();
     };
     return picture;
@@ -100,7 +103,7 @@ function showFace(node, output) {
     const width = Math.max(node.size[0] - 20, 100);
     const rows = lines.split("\n").map((line) => Math.ceil((line.length * CHARACTER) / width));
     const heights = pictures.map(
-      ({ naturalWidth: across, naturalHeight: down }) => 4 + (Math.min(width, across * LARGER) * down) / (across || 1),
+      (picture) => 4 + (Math.min(width, larger(picture)) * picture.naturalHeight) / (picture.naturalWidth || 1),
     );
     element.wanted = [...rows.map((row) => row * LINE), ...heights].reduce((sum, part) => sum + part, 0);
     // The classic canvas gives a widget its new place as the node's size is set.

@@ -12,7 +12,8 @@ PROMPT = {key: FIRST[key] for key in ("1", "3", "4", "6")} | {
 }
 OPEN = """async (prompt) => { await app.loadApiJson(prompt, "faces");
   for (const node of app.graph._nodes) node.setSize([Math.max(node.size[0], 300), node.size[1]]);
-  await app.extensionManager.command.execute("Comfy.Canvas.FitView"); }"""
+  app.canvas.ds.scale = 1; app.canvas.centerOnNode(app.graph.getNodeById(6));
+  app.canvas.setDirty(true, true); }"""
 FACES = """() => Object.fromEntries(app.graph._nodes.filter((node) => node.video2loraFace)
   .map(({ id, video2loraFace: face }) => [id, [face.textContent, face.querySelectorAll("img").length]]))"""
 DRAWN = """(id) => { const face = app.graph.getNodeById(id).video2loraFace;
@@ -32,7 +33,7 @@ def open_prompt(page, **settings) -> None:
 def reload(page) -> None:
     """Load the page anew, as a browser does that was closed."""
     page.page.reload()
-    page.page.wait_for_function(READY, timeout=120_000)
+    page.page.wait_for_function(READY)
     page.page.wait_for_timeout(1000)
 
 
