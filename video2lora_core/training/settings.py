@@ -103,6 +103,11 @@ class TrainingSettings:
     gradient_checkpointing: bool = setting(
         False, "Recompute the backbone's blocks in backward: much less memory, about a third more time."
     )
+    compile: bool = setting(
+        False,
+        "Let torch.compile make faster code of the hypernetwork and of the blocks of UNet and motion module: "
+        "minutes at the start, less time a step. Needs a C++ compiler, and triton on a GPU; not with FSDP.",
+    )
     timestep_sampling: str = setting(
         "high_noise",
         "Which noise levels are trained. high_noise: density t^bias; which effect it is matters while the "
@@ -197,6 +202,11 @@ def check_settings(settings: TrainingSettings, context: str, processes: int) -> 
     Needs no clips, so that it can be asked before they are encoded. Raises Video2LoRAError for settings that
     fit neither each other nor the processes.
     """
+    if settings.contrastive_weight > 0 and settings.encoder_rate == 0:
+        raise Video2LoRAError(
+            "The contrastive loss trains nothing but the encoder, and encoder_rate is 0; set "
+            "contrastive_weight to 0, or raise encoder_rate."
+        )
     if settings.contrastive_weight > 0 and context != "stem":
         raise Video2LoRAError(
             f"The context kind {context!r} has no embedding for the contrastive loss; "

@@ -1,4 +1,4 @@
-"""The blocks of a frozen UNet and its motion module: computed again in backward, or spread over processes."""
+"""The blocks of frozen UNet and motion module: recomputed in backward, compiled, spread over processes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from torch.utils.checkpoint import checkpoint
 
 from ....video2lora_core.errors import Video2LoRAError
 from ....video2lora_core.motion.motion_module import VanillaTemporalModule
+from ....video2lora_core.training.step.compiled import compiled
 
 BLOCKS = (openaimodel.ResBlock, comfy.ldm.modules.attention.SpatialTransformer, VanillaTemporalModule)
 
 
 def recompute_in_backward(
-    part: nn.Module, as_in_forward: Callable[[nn.Module], AbstractContextManager]
+    parts: Sequence[nn.Module], as_in_forward: Callable[[nn.Module], AbstractContextManager]
 ) -> None:
-    """Gradient checkpointing of every block of `part`.
+    """Gradient checkpointing of every block.
 
     `as_in_forward(block)`, asked in the forward pass, gives what a block must be computed within in the
     backward pass, when that pass's own hooks are gone.
     """
-    for block in _blocks([part]):
+    for block in _blocks(parts):
         block.forward = _recomputing(block, block.forward, as_in_forward)
 
 
@@ -37,6 +38,12 @@ def _recomputing(block: nn.Module, forward: Callable, as_in_forward: Callable) -
         return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     return recompute
+
+
+def compile_blocks(parts: Sequence[nn.Module]) -> None:
+    """Let torch.compile make one graph of every block, with the LoRAs beside its Linears."""
+    for block in _blocks(parts):
+        block.forward = compiled(block.forward, "the blocks of this MODEL")
 
 
 def shard(parts: Sequence[nn.Module], device: torch.device) -> None:

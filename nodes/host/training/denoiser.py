@@ -35,7 +35,7 @@ from ..models.layers import scopes
 from ..models.private_copy import private_copy
 from ..patches.branch import runs_beside
 from ..patches.patching import settle_or_refuse
-from .blocks import recompute_in_backward, shard
+from .blocks import compile_blocks, recompute_in_backward, shard
 from .rotary import give_rotary_gradients
 
 
@@ -60,9 +60,10 @@ class HostDenoiser:
 
     model: the MODEL; its weights are copied with all patches applied, and it can be used on as before.
     targets: the layers that carry LoRAs. facts: what the conditioning says beside the text, for models that
-    read it (pooled text, guidance). recompute: gradient checkpointing of ResBlocks, transformers and
-    temporal modules. weight_dtype: what the copy is stored in; None keeps the host's choice. sharded: each of
-    the processes holds a part of those blocks, and they are put together one at a time (FSDP).
+    read it (pooled text, guidance). recompute: gradient checkpointing of ResBlocks, transformers and temporal
+    modules. compiled: torch.compile of the same. weight_dtype: what the copy is stored in; None keeps the
+    host's choice. sharded: each of the processes holds a part of those blocks, and they are put together one
+    at a time (FSDP).
 
     Raises Video2LoRAError when MODEL lacks a target, one has another shape, a LoRA runs
     beside its weights, or a model that has no such blocks is to be sharded.
@@ -77,6 +78,7 @@ class HostDenoiser:
         weight_dtype: torch.dtype | None = torch.float32,
         facts: Mapping[str, Any] | None = None,
         sharded: bool = False,
+        compiled: bool = False,
     ) -> None:
         self._facts = {
             key: value.clone() if isinstance(value, Tensor) else value for key, value in (facts or {}).items()
@@ -112,8 +114,10 @@ class HostDenoiser:
         # AnimateDiff-Evolved joins them while it samples, which this does not.
         self._unjoined = (copied.diffusion_model,) if normalised_by_evolved(model) else ()
         self._frames = 1
-        for part in (copied.diffusion_model, *own) if recompute else ():
-            recompute_in_backward(part, self._as_in_forward)
+        if compiled:
+            compile_blocks([copied.diffusion_model, *own])
+        if recompute:
+            recompute_in_backward([copied.diffusion_model, *own], self._as_in_forward)
 
     @property
     def num_timesteps(self) -> int:
@@ -129,9 +133,7 @@ class HostDenoiser:
         return self._sampling.noise_scaling(self._sigmas(timesteps), noise, latents)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """The model's own prediction (eps, v, ...) for noisy latents (B, C, F, H, W) and text (B, tokens,
-        width).
-        """
+        """The model's own prediction (eps, v, ...) of noisy latents (B, C, F, H, W), text (B, L, width)."""
         denoised = self.denoised(noisy, self._sigmas(timesteps), context)
         keeps, scale = self._affine(timesteps)
         return (denoised - keeps * noisy) / scale

@@ -41,6 +41,7 @@ from ....video2lora_core.training.run.record import (
 )
 from ....video2lora_core.training.settings import check_settings
 from ....video2lora_core.training.settings_file import to_dict
+from ....video2lora_core.training.step.compiled import checked_compile
 from ..models.clip_encoder import HostClipEncoder
 from ..models.layers import backbone_family, latent_settings, list_targets
 from ..program_versions import host_version, pack_version
@@ -114,6 +115,8 @@ def run_job(
     with training_mode():
         hypernet = _make_hypernet(model, vae, job, start).to(processes.device, torch.float32)
         check_settings(job.training, hypernet.hypernetwork.context_config.kind, processes.count)
+        compilable = checked_compile(job.training, processes, must=job.reproduced is None)
+        job = dataclasses.replace(job, training=compilable)
         checkpoint = None
         if job.resume:
             checkpoint = choose_checkpoint(job.folder / CHECKPOINTS, job.resume_step)
@@ -243,7 +246,7 @@ def _make_trainer(
     weight_dtype = torch.float32 if settings.precision == "fp32" else None
     denoiser = HostDenoiser(
         model, list(hypernet.targets), recompute=settings.gradient_checkpointing, weight_dtype=weight_dtype,
-        sharded=processes.sharded,
+        sharded=processes.sharded, compiled=settings.compile,
     )  # fmt: skip
     sets = {"train": training, "seen": training, "heldout": heldout}
     extra = {

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from tests.core.training.toy_training import OffsetClips, ToyDenoiser, toy_model
 from video2lora_core import Video2LoRA
 from video2lora_core.errors import Video2LoRAError
-from video2lora_core.training import Trainer, TrainingSettings
+from video2lora_core.training import Processes, Trainer, TrainingSettings
 
 SHORT = TrainingSettings(
     contrastive_weight=0,
@@ -117,6 +117,7 @@ def test_the_wall_clock_ends_a_run(tmp_path):
     [
         ({"references": 3, "accumulation": 2}, "multiple of 2"),
         ({"contrastive_weight": 1.0}, "'none' has no embedding .* set contrastive_weight to 0"),
+        ({"contrastive_weight": 1.0, "encoder_rate": 0.0}, "raise encoder_rate"),
         ({"references": 6, "accumulation": 2, "shared_noise": "pairs"}, "even number"),
         (
             {"encoder_rate": 0.0, "head_rate": 0.0, "base_rate": 0.0, "auxiliary_rate": 0.0},
@@ -127,6 +128,14 @@ def test_the_wall_clock_ends_a_run(tmp_path):
 def test_settings_that_do_not_fit(changes, words):
     with pytest.raises(Video2LoRAError, match=words):
         trainer(settings=dataclasses.replace(SHORT, **changes))
+
+
+def test_deepspeed_is_refused_as_accelerates_config_asks_for_it(monkeypatch):
+    pytest.importorskip("accelerate")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(Video2LoRAError, match="DeepSpeed, which is not supported; use MULTI_GPU, or FSDP"):
+        Processes.start("cpu")
 
 
 def test_a_source_with_another_number_of_targets_is_refused():

@@ -1,5 +1,7 @@
 """Training on the real host: its UNet with our motion modules, differentiable, several videos a batch."""
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -179,3 +181,39 @@ def test_a_model_without_the_layers_is_refused(host, training, model, hypernet, 
     bare.set_additional_models("video2lora_motion", [])
     with training.training_mode(), pytest.raises(error, match=r"has no layer 'motion\."):
         training.HostDenoiser(bare, list(hypernet.targets))
+
+
+def test_compiled_blocks_give_the_same_gradients(host, training, tmp_path, monkeypatch):
+    """Transformers as torch.compile traces them, with the LoRAs beside their Linears, and with gradient
+    checkpointing; run without its compiler, and other blocks left out, which would take minutes.
+    """
+    from comfy.ldm.modules.attention import SpatialTransformer
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(host.module("nodes.host.training.blocks"), "BLOCKS", (SpatialTransformer,))
+    model, _, _ = load_model(host, tmp_path, v_prediction=False)
+    targets = host.module("nodes.host.models.layers").list_targets(model)
+    latents, noise, context = videos(2, seed=4)
+    generator = torch.Generator().manual_seed(6)
+    found = []
+    with training.training_mode():
+        factors = {
+            target.name: tuple(
+                torch.randn(2, *shape, generator=generator).requires_grad_()
+                for shape in ((target.out_features, 1), (1, target.in_features))
+            )
+            for target in targets
+        }
+        leaves = [factor for pair in factors.values() for factor in pair]
+        for options in ({}, {"compiled": True, "recompute": True}):
+            denoiser = training.HostDenoiser(model, targets, **options)
+            branches = host.module("video2lora_core.training").AdapterBranches(denoiser.modules())
+            with branches.attached(factors):
+                predicted = denoiser.forward(latents + noise, torch.tensor([200, 800]), context)
+                gradients = torch.autograd.grad(predicted.square().mean(), leaves)
+            found.append([predicted.detach(), *gradients])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-5 * float(one.abs().max()))
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0

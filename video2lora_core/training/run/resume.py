@@ -18,8 +18,7 @@ log = logging.getLogger(__name__)
 # They move the bookkeeping, not what a step computes.
 FREE = {
     "max_minutes", "log_every", "evaluate_every", "evaluation_references", "save_every", "keep_checkpoints",
-    "tensorboard", "trackers", "gradient_checkpointing", "max_skipped",
-    "early_stop",
+    "tensorboard", "trackers", "gradient_checkpointing", "compile", "max_skipped", "early_stop",
 }  # fmt: skip
 # They change what a step computes, or where the schedule ends; sensible when meant.
 CHANGEABLE = {

@@ -17,6 +17,7 @@ from ...layers.adapters import AdapterBranches, Factors
 from ..processes import Processes
 from ..settings import TrainingSettings
 from .batch import TrainBatch
+from .compiled import compiled
 from .denoiser import Denoiser
 from .reading import Read
 from .timesteps import ConditionBalance, loss_weights, sample_timesteps
@@ -162,6 +163,9 @@ class Objective:
         self.processes = processes or Processes()
         self.branches = AdapterBranches(denoiser.modules())
         self.balance = ConditionBalance(settings.balance_momentum)
+        self._read, self._decode = model.hypernetwork.read, model.hypernetwork.decode
+        if settings.compile:
+            self._read, self._decode = (compiled(f, "the hypernetwork") for f in (self._read, self._decode))
 
     @contextmanager
     def precision(self) -> Iterator[None]:
@@ -178,21 +182,20 @@ class Objective:
         parameters' own precision, whatever the backbone computes in.
         """
         with self._full_precision():
-            return Read(*self.model.hypernetwork.read(references))
+            return Read(*self._read(references))
 
     def predict(self, read: Read) -> Factors:
         """What was read of references -> their predicted LoRAs, with gradient, in the same precision."""
         with self._full_precision():
-            return self.model.batched_factors(self.model.hypernetwork.decode(*read))
+            return self.model.batched_factors(self._decode(*read))
 
     def loss(self, batch: TrainBatch, draw: NoiseDraw, read: Read | None = None) -> LossParts:
         """The loss of a batch, but for the contrastive part; with an example, that of reading as it does,
-        without the backbone. read: what was read of the batch's references; None reads them.
+        without the backbone. read: what was read of the batch's references; None reads them. The branches
+        stay on, for gradient checkpointing: call `release` after backward.
 
-        The branches stay on, for gradient checkpointing: call `release` after backward.
-
-        Raises Video2LoRAError when the teacher is asked for and the batch has no semantic captions, and when
-        the predicted LoRA does not fit the backbone.
+        Raises Video2LoRAError when the teacher is asked for and the batch has no semantic captions, when the
+        predicted LoRA does not fit the backbone, and when it can not be compiled.
         """
         self.branches.clear()
         read = read or self.read(batch.reference_latents)
