@@ -13,6 +13,10 @@ from torch import Tensor
 from ..errors import Video2LoRAError
 
 
+class ProcessLostError(Video2LoRAError):
+    """Another process of the run is gone; why, that one or its machine knows."""
+
+
 class Processes:
     """This process among its equals. Gradients are averaged in one flat all-reduce, so that the prediction
     needs no wrapper module and accumulation costs no extra communication. sharded: each holds a part of the
@@ -145,11 +149,11 @@ def _is_set(name: str) -> bool:
 
 @contextmanager
 def _meeting() -> Iterator[None]:
-    """Around what all processes do together: Video2LoRAError where one of them does not come."""
+    """Around what all processes do together: ProcessLostError where one of them does not come."""
     try:
         yield
     except RuntimeError as error:
-        raise Video2LoRAError(
+        raise ProcessLostError(
             "Another process of this run has ended or can not be reached any more; nothing that was saved is "
             "lost: start again with --resume, with as many processes as there are now."
         ) from error

@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from ....video2lora_core.training.data.data_settings import DataSettings
 from ....video2lora_core.training.data.file_facts import FileFacts
 from ....video2lora_core.training.dry_run import dry_run
 from ....video2lora_core.training.new_hypernet import HypernetSettings
+from ....video2lora_core.training.processes import ProcessLostError
 from ....video2lora_core.training.run.boards import check_trackers
 from ....video2lora_core.training.run.checkpoint import HYPERNET
 from ....video2lora_core.training.run.record import RECORD, read_record
@@ -40,8 +43,10 @@ from ..models.small_checkpoint import load_small_checkpoint
 from .job import JobListener, TrainingJob, encode_clips, run_job
 
 log = logging.getLogger(__name__)
-# Seconds within which the launcher ends the other processes once one has failed.
-OTHERS_WAIT = 5.0
+# Seconds that a process gives the one it lost to say why.
+CAUSE_WAIT = 5.0
+# Seconds for which what one process said counts for the others of its launcher.
+SAID_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -145,23 +150,42 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def report_error(error: Exception) -> None:
-    """Say what went wrong, once for all processes: others wait until the main one's word has ended them.
+    """Say what went wrong, once for all processes of a machine: who comes second keeps silent, and who only
+    lost another process lets that one speak first.
 
     What nobody foresaw also leaves its traceback in the log.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    rank = int(os.environ.get("RANK", "0"))
-    if rank:
-        time.sleep(OTHERS_WAIT)
     known = isinstance(error, Video2LoRAError)
     if not known:
         log.debug("Traceback:", exc_info=error)
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if isinstance(error, ProcessLostError):
+        time.sleep(CAUSE_WAIT)
+    if not alone and not _speaks_first():
+        return
     text = str(error) if known else f"{type(error).__name__}: {error}"
-    who = f"process {rank}: " if rank else ""
+    who = "" if alone or known else f"process {os.environ.get('RANK', '0')}: "
     sys.stderr.write(f"{who}{' '.join(text.split())}\n")
-    if not known and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not known and alone:
         traceback.print_exception(error)
+
+
+def _speaks_first() -> bool:
+    """Whether no other process of this launcher spoke lately; a file of the launcher's number says so."""
+    said = Path(tempfile.gettempdir()) / f"video2lora-said-{os.getppid()}"
+    with suppress(OSError):
+        if time.time() - said.stat().st_mtime > SAID_SECONDS:
+            said.unlink()
+    try:
+        os.close(os.open(said, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except OSError:
+        # Said twice is better than not at all.
+        return True
+    return True
 
 
 def _train(options: argparse.Namespace) -> int:
