@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from .clips import write_job
 CHECKOUT = Path(__file__).resolve().parents[3]
 CONFIGS = CHECKOUT / "docs" / "accelerate"
 STEPS = 4
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds after which a process hangs, also on a machine that does much else.
 WAIT = 900
 
@@ -53,6 +55,26 @@ def train(job, folder, *more, launcher=()):
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+
+
+@pytest.fixture
+def here(host, monkeypatch, capsys):
+    """What train.py does once the host is imported, in this process: (exit status, all that was said)."""
+    cli = host.module("nodes.host.training.cli")
+    monkeypatch.setattr(cli, "stop_on_signals", None)
+
+    def run(*arguments):
+        level, handlers = logging.getLogger().level, {kind: signal.getsignal(kind) for kind in SIGNALS}
+        try:
+            status = cli.main([*arguments, "--cpu"])
+        finally:
+            logging.getLogger().setLevel(level)
+            for kind, handler in handlers.items():
+                signal.signal(kind, handler)
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return run
 
 
 def wait_for_checkpoint(folder, run):
@@ -181,41 +203,30 @@ def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
     ]
 
 
-def test_a_setting_is_changed_on_purpose_alone_and_that_is_recorded(host, job, whole):
+def test_a_setting_is_changed_on_purpose_alone_and_that_is_recorded(host, job, whole, here):
     folder = job.parent / "longer"
     shutil.copytree(whole, folder)
     more = job.with_name("longer.toml")
     more.write_text(job.read_text().replace(f"steps = {STEPS}\n", f"steps = {STEPS + 1}\n"))
-    refused = train(more, folder, "--resume")
-    assert refused.wait(timeout=200) == 2
-    said = refused.stderr.read().strip().splitlines()[-1]
+    resumed = "--config", str(more), "--output", str(folder), "--resume"
+    status, said = here(*resumed)
+    assert status == 2
     assert f"steps = {STEPS}, now it is {STEPS + 1}" in said and "--allow-change steps" in said
     assert trained_by(host, folder)["steps"] == STEPS
-    resumed = train(more, folder, "--resume", "--allow-change", "steps")
-    assert resumed.wait(timeout=200) == 0, resumed.stderr.read()
+    assert here(*resumed, "--allow-change", "steps")[0] == 0
     changes = trained_by(host, folder)["changes"]
     assert changes == [{"step": STEPS, "name": "steps", "before": STEPS, "now": STEPS + 1}]
 
 
-def test_a_dry_run_says_what_would_be_trained_on_and_trains_nothing(job):
+def test_a_dry_run_says_what_would_be_trained_on_and_trains_nothing(job, here):
     folder = job.parent / "dry"
-    command = [
-        sys.executable,
-        "train.py",
-        "--cpu",
-        "--config",
-        str(job),
-        "--output",
-        str(folder),
-        "--dry-run",
-    ]
-    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=WAIT)
-    assert run.returncode == 0, run.stderr
-    assert "6 clips of 2 conditions; held out: up" in run.stdout
+    status, said = here("--config", str(job), "--output", str(folder), "--dry-run")
+    assert status == 0, said
+    assert "6 clips of 2 conditions; held out: up" in said
     assert [path.name for path in folder.iterdir()] == ["pairs.jpg"]
 
 
-def test_a_run_is_made_again_from_its_record(host, job, whole):
+def test_a_run_is_made_again_from_its_record(host, job, whole, here):
     record = json.loads((whole / "run.json").read_text())
     assert record["versions"]["pack"] and {"backbone", "motion module", "VAE", "clips"} <= set(
         record["hashes"]
@@ -224,17 +235,15 @@ def test_a_run_is_made_again_from_its_record(host, job, whole):
     training = trained_by(host, whole)
     assert training["config"]["training"]["steps"] == STEPS and training["hashes"] == record["hashes"]
     folder = job.parent / "again"
-    command = [sys.executable, "train.py", "reproduce", str(whole), "--cpu", "--output", str(folder)]
-    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=WAIT)
-    assert run.returncode == 0, run.stderr
+    status, said = here("reproduce", str(whole), "--output", str(folder))
+    assert status == 0, said
     one, other = last_state(whole), last_state(folder)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     record["hashes"]["backbone"] = "0" * 40
     (folder / "run.json").write_text(json.dumps(record))
-    command[3], command[-1] = str(folder), str(job.parent / "other")
-    run = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, timeout=WAIT)
-    assert run.returncode == 2 and "backbone is another than that of the run to reproduce" in run.stderr
-    assert "Traceback" not in run.stderr
+    status, said = here("reproduce", str(folder), "--output", str(job.parent / "other"))
+    assert status == 2 and "backbone is another than that of the run to reproduce" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on")
@@ -246,7 +255,7 @@ def test_the_example_of_a_config_is_one(host):
     assert sections["data"].dataset and sections["training"].references > 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_signals_ask_for_a_stop_with_a_checkpoint(host, number):
     class Listening:
         asked = 0
@@ -254,7 +263,7 @@ def test_signals_ask_for_a_stop_with_a_checkpoint(host, number):
         def request_stop(self):
             self.asked += 1
 
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    before = {kind: signal.getsignal(kind) for kind in SIGNALS}
     listening = Listening()
     try:
         host.module("nodes.host.training.cli").stop_on_signals(listening)
