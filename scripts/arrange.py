@@ -2,7 +2,8 @@
 
 A graph is a list of steps from left to right, each a column of nodes in a numbered group, a note above the
 first one. Links to the next column run through the gap between them. Longer ones run along a lane above or
-below all nodes, held there by reroutes, so that none is hidden. Sizes fit the classic and the Vue rendering.
+below all nodes, held there by reroutes, so that none is hidden. A link to a node further down in its column
+runs around its source, which is narrower there. Sizes fit the classic and the Vue rendering.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Link = tuple[str, int, str, float]
 TITLE, ROW, WIDGET_ROW, SLOT = 30, 24, 34, 20
 GAP, CHANNEL, PADDING, GROUP_TITLE = 12, 36, 10, 36
 LANE, LANE_MARGIN, TIGHT = 10, 12, 20
+# The width of a node with a link down its column, beside which that link has room: the Vue rendering's least.
+NARROWEST = 225
 # How far a link goes down or up before it runs straight: the longer, the less it swings out.
 CORNERS = (60, 90, 40, 20)
 # How far links stay away from nodes, if it can be: sockets lie some pixels apart in the two renderings.
@@ -80,12 +83,13 @@ def place(
 ) -> Placed:
     """Place the columns, each {"title", "nodes", "width"}, and route the links: as low as can be.
 
-    Raises ValueError where a link does not run from left to right or cannot be kept clear of the nodes.
+    Raises ValueError where a link runs to the left or up, or cannot be kept clear of the nodes.
     """
     column_of = {node: index for index, column in enumerate(columns) for node in column["nodes"]}
+    order = {node: place for column in columns for place, node in enumerate(column["nodes"])}
     for source, _, target, _ in links:
-        if column_of[source] >= column_of[target]:
-            raise ValueError(f"the link from {source} to {target} does not run from left to right")
+        if (column_of[source], order[source]) >= (column_of[target], order[target]):
+            raise ValueError(f"the link from {source} to {target} runs neither to the right nor down")
     far = sorted({link[:2] for link in links if column_of[link[2]] - column_of[link[0]] > 1})
     found: list[Placed] = []
     for lanes_above in range(len(far) + 1):
@@ -102,11 +106,14 @@ def _place(columns, heights, links, note_height, column_of, far, lanes_above) ->
     """Place everything with room for so many lanes above the nodes; the others run below."""
     top = GROUP_TITLE + LANE * lanes_above + TITLE + 4
     boxes: dict[str, Box] = {}
+    down = [link for link in links if column_of[link[0]] == column_of[link[2]]]
     lefts, x = [], 0.0
     for index, column in enumerate(columns):
         y = (note_height + TITLE + 20 + GROUP_TITLE + TITLE) if index == 0 else top
         for node in column["nodes"]:
-            boxes[node] = (x, y, column["width"], heights[node])
+            y += sum(LANE for link in down if link[2] == node)
+            width = NARROWEST if any(link[0] == node for link in down) else column["width"]
+            boxes[node] = (x, y, width, heights[node])
             y += heights[node] + GAP + TITLE
         lefts.append(x)
         x += column["width"] + CHANNEL
@@ -133,7 +140,7 @@ def _place(columns, heights, links, note_height, column_of, far, lanes_above) ->
     near = [index for index, link in enumerate(links) if column_of[link[2]] - column_of[link[0]] == 1]
     for index in near:
         start, end = ends_of(links[index], boxes)
-        middle = (start[0] + lefts[column_of[links[index][2]]]) / 2
+        middle = lefts[column_of[links[index][2]]] - CHANNEL / 2
         ways = list(_straight_down(start, end, middle))
         for points, margin in ((way, margin) for margin in MARGINS for way in ways):
             if not behind([start, *points, end], solid, links[index][0::2], margin):
@@ -141,6 +148,9 @@ def _place(columns, heights, links, note_height, column_of, far, lanes_above) ->
                 break
         else:
             raise ValueError(f"the link {links[index]} cannot be kept clear of the nodes")
+    for index, link in enumerate(links):
+        if link in down:
+            routes.append(Route(index, link[:2], _around(link, down, boxes, solid)))
     end = bottom + PADDING + (LANE_MARGIN + LANE * below if below else 0)
     groups = []
     for index, column in enumerate(columns):
@@ -168,6 +178,28 @@ def _routes(links, source, lane, number, boxes, columns, lefts, column_of) -> li
         else:
             return None
     return found
+
+
+def _around(link: Link, down: Sequence[Link], boxes: dict[str, Box], solid: dict[str, Box]) -> list[Point]:
+    """Reroutes for one of the links `down` a column: right of its source, left above its target, and in."""
+    start, end = ends_of(link, boxes)
+    # Of several to one target the one from the source next to it is inside, so that none crosses another.
+    beside = [other for other in down if other[2] == link[2]]
+    inside = sum(boxes[other[0]][1] > boxes[link[0]][1] for other in beside)
+    outside = len(beside) - 1 - inside
+    out, into = start[0] + 14 + LANE * inside, end[0] - 10 - 4 * outside
+    lane = boxes[link[2]][1] - TITLE - LANE * (1 + outside)
+    corner = LANE / 2
+    points = [
+        (out, start[1] + TIGHT),
+        (out, lane - corner),
+        (out - 8, lane),
+        (into + 8, lane),
+        (into, lane + corner),
+    ]
+    if behind([start, *points, end], solid, (link[0], link[2])):
+        raise ValueError(f"the link from {link[0]} to {link[2]} cannot be kept clear of the nodes")
+    return points
 
 
 def _straight_down(start: Point, end: Point, middle: float) -> Iterator[list[Point]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Pixels: the newer rendering makes no node narrower than 225; a graph of seven steps is 1900 wide at most.
+# Pixels: the newer rendering makes no node narrower than 225, so seven steps are 1900 wide and none has more.
 NARROW, CHOICE, WIDE, WIDEST = 225, 240, 260, 360
 
 
@@ -23,6 +23,8 @@ SAMPLE_TWO = step("Sample, one seed", "15", "11")
 DECODE = step("Decode", "12")
 DECODE_TWO = step("Decode", "16", "12")
 COMPARE = step("Compare", "17", width=295)
+DECODE_COMPARE = step("Decode, compare", "12", "17", width=280)
+DECODE_TWO_COMPARE = step("Decode, compare", "16", "12", "17", width=280)
 
 # Name -> (note, its height, steps).
 LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
@@ -76,15 +78,13 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         "path and the curve. A useful one takes thousands: docs/training.md.",
         290,
         (
-            step("Choose", "5", "1", width=WIDE),
-            step("Attach motion", "2", width=WIDE),
+            step("Choose, attach motion", "5", "1", "2", width=280),
             step("Train", "20", width=380),
         ),
     ),
     "blend_two_references": (
-        "**Two references in one LoRA.**\n\n*Blend*'s weights are their shares; a negative one "
-        "subtracts.\n\n*Inspect* shows what each changes.",
-        214,
+        "**Two references in one LoRA.**\n\n*Blend*'s weights are their shares; a negative one subtracts.",
+        170,
         (
             CHOOSE_TWO,
             step("Predict one", "2", "6"),
@@ -92,8 +92,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
             step("Blend", "20", "10"),
             step("Apply", "22", "9"),
             step("Sample", "11"),
-            step("Decode; look", "12", "21", width=260),
-            COMPARE,
+            DECODE_COMPARE,
         ),
     ),
     "schedule_over_steps": (
@@ -108,8 +107,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
             step("Schedule", "23", "9", "10"),
             step("Attach", "24"),
             SAMPLE_TWO,
-            DECODE_TWO,
-            COMPARE,
+            DECODE_TWO_COMPARE,
         ),
     ),
     "save_and_reuse": (
@@ -124,8 +122,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
             step("Load", "21", "10"),
             step("Apply", "22"),
             step("Sample", "11"),
-            DECODE,
-            COMPARE,
+            DECODE_COMPARE,
         ),
     ),
     "export_for_load_lora": (
@@ -168,8 +165,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
             step("One LoRA a video", "20", "10"),
             step("Sample once", "11"),
             DECODE,
-            step("Part", "22"),
-            step("Show", "18", width=295),
+            step("Part, show", "22", "18", width=280),
         ),
     ),
     "refine_on_reference": (
@@ -183,8 +179,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
             step("As predicted", "7", "8", "9"),
             step("Refined", "22"),
             SAMPLE_TWO,
-            DECODE_TWO,
-            COMPARE,
+            DECODE_TWO_COMPARE,
         ),
     ),
     "guidance_by_reference": (
@@ -201,8 +196,8 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         ),
     ),
     "interpolate_over_frames": (
-        "**From one reference to another.**\n\n*frames* is the share of the second over the video: "
-        "0, 0, 1, 1 holds the first, changes in the middle, and holds the second.",
+        "**From one reference to another.**\n\n*frames*: the share of the second over the video; 0, 0, 1, 1 "
+        "changes in its middle.\n\n*Inspect* compares the two.",
         210,
         (
             CHOOSE_TWO,
@@ -210,7 +205,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
             step("And the other", "7", "8", "9"),
             step("Interpolate", "20", "10"),
             step("Sample", "11"),
-            DECODE,
+            step("Decode; look", "12", "21"),
             COMPARE,
         ),
     ),

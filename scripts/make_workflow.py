@@ -44,7 +44,7 @@ EXTRA = {
     "Video2LoRAApplyAdaptiveLoRA": 130,
     "Video2LoRAApplyAdaptiveLoRABatch": 150,
     "Video2LoRAInterpolateAdaptiveLoRAs": 244,
-    "Video2LoRATrainHypernet": 340,
+    "Video2LoRATrainHypernet": 250,
 }
 # The newest frontends say under a node that its file is missing, as in graphs for people's own models.
 FILE_MISSING = {"Video2LoRALoadAnimateDiff": 10}

@@ -6,10 +6,12 @@ import { api } from "../../scripts/api.js";
 const COLOURS = { VIDEO2LORA_HYPERNET: "#e0a458", ADAPTIVE_LORA: "#7bc8a4" };
 const DECIMALS = 7;
 const [LINE, CHARACTER] = [16, 5.6];
+// What the classic canvas takes of a face's height.
+const MARGIN = 10;
 // A new node is wide enough for its title.
 const NARROWEST = 225;
-// A preview of few pixels is not blown up to the node's width.
-const LARGER = 2;
+// A preview of few pixels is not blown up to the node's width, a tall one not at all.
+const larger = ({ naturalWidth: across, naturalHeight: down }) => across * (across < down ? 1 : 2);
 // What fits beside a value; a translation of an input's name goes first.
 const LABELS = {
   adaptive_lora_name: "LoRA",
@@ -73,13 +75,16 @@ function addFace(node) {
   element.className = "video2lora-face";
   element.style.cssText =
     "overflow:hidden auto;white-space:pre-wrap;overflow-wrap:anywhere;min-width:0;font:11px/1.45 sans-serif;color:var(--input-text);user-select:text";
-  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => element.wanted ?? 0 };
+  const margin = () => (element.wanted && !LiteGraph.vueNodesMode ? MARGIN : 0);
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => (element.wanted ?? 0) + margin() };
   const face = node.addDOMWidget("video2lora_face", "video2lora_face", element, options);
   face.serialize = false;
   return element;
 }
 
-function showFace(node, element, output) {
+function showFace(node, output) {
+  if (!output?.text && !output?.face) return;
+  const element = node.video2loraFace;
   // A node that ran for every item of a list says how often, and what came last.
   const texts = [output?.text ?? []].flat();
   const lines = texts.length > 1 ? `× ${texts.length}\n${texts.at(-1)}` : texts.join("");
@@ -89,7 +94,7 @@ function showFace(node, element, output) {
     picture.src = api.apiURL(`/view?${new URLSearchParams(entry)}`);
     picture.style.cssText = "display:block;max-width:100%;margin-bottom:4px";
     picture.onload = () => {
-      picture.width = picture.naturalWidth * LARGER;
+      picture.width = larger(picture);
       measure();
     };
     return picture;
@@ -98,7 +103,7 @@ function showFace(node, element, output) {
     const width = Math.max(node.size[0] - 20, 100);
     const rows = lines.split("\n").map((line) => Math.ceil((line.length * CHARACTER) / width));
     const heights = pictures.map(
-      ({ naturalWidth: across, naturalHeight: down }) => 4 + (Math.min(width, across * LARGER) * down) / (across || 1),
+      (picture) => 4 + (Math.min(width, larger(picture)) * picture.naturalHeight) / (picture.naturalWidth || 1),
     );
     element.wanted = [...rows.map((row) => row * LINE), ...heights].reduce((sum, part) => sum + part, 0);
     // The classic canvas gives a widget its new place as the node's size is set.
@@ -110,12 +115,57 @@ function showFace(node, element, output) {
   measure();
 }
 
+// A node of the open graph by the host's id: "1:6" is node 6 in subgraph node 1.
+function nodeOf(id) {
+  const parts = String(id).split(":");
+  const last = parts.pop();
+  return parts.reduce((graph, part) => graph?.getNodeById(part)?.subgraph, app.graph)?.getNodeById(last);
+}
+
+// Whether a node has the same settings in two prompts, and all that it is made from too.
+function sameIn(one, other, id) {
+  const [before, now] = [one[id], other[id]];
+  if (!before || before.class_type !== now?.class_type) return false;
+  const names = Object.keys({ ...before.inputs, ...now.inputs });
+  return names.every((name) => {
+    const [old, value] = [before.inputs[name], now.inputs[name]];
+    if (JSON.stringify(old) !== JSON.stringify(value)) return false;
+    return !Array.isArray(value) || !(value[0] in other) || sameIn(one, other, value[0]);
+  });
+}
+
+// The host does not say again what a node said whose result it kept. An empty face, as after the page was loaded
+// again, is filled from the run that made the result, while the host's history has it.
+async function showKept({ detail: { nodes, prompt_id: id } }) {
+  const empty = nodes.filter((node) => isOurs(nodeOf(node)?.comfyClass) && !nodeOf(node).video2loraFace.hasChildNodes());
+  if (!empty.length) return;
+  const read = async (route) => (await api.fetchApi(route)).json();
+  const { queue_running: running } = await read("/queue");
+  const history = await read("/history?max_items=64");
+  const [, , prompt] = running.find((item) => item[1] === id) ?? history[id]?.prompt ?? [];
+  const runs = Object.values(history).reverse();
+  for (const node of prompt ? empty : []) {
+    const made = runs.find((run) => run.outputs[node] && sameIn(run.prompt[2], prompt, node));
+    if (made && nodeOf(node)?.comfyClass === prompt[node].class_type) nodeOf(node).onExecuted(made.outputs[node]);
+  }
+}
+
 app.registerExtension({
   name: "Video2LoRA",
-  setup: colourSockets,
+  setup() {
+    colourSockets();
+    api.addEventListener("execution_cached", showKept);
+  },
   beforeConfigureGraph: fitBefore,
   // Loading a palette empties the colours of types that it does not know, so they are given again.
   afterConfigureGraph: colourSockets,
+  // Another tab's graph, or one opened from the history, comes with what its nodes said.
+  onNodeOutputsUpdated(outputs) {
+    for (const [id, output] of Object.entries(outputs)) {
+      const node = nodeOf(id);
+      if (node?.video2loraFace) showFace(node, output);
+    }
+  },
   nodeCreated(node) {
     if (!isOurs(node.comfyClass)) return;
     colourSockets();
@@ -128,11 +178,11 @@ app.registerExtension({
       }
     }
     if (node.size[0] < NARROWEST) node.setSize([NARROWEST, node.size[1]]);
-    const element = addFace(node);
+    node.video2loraFace = addFace(node);
     const executed = node.onExecuted;
     node.onExecuted = function (output) {
       executed?.apply(this, arguments);
-      if (output?.text || output?.face) showFace(this, element, output);
+      showFace(this, output);
     };
   },
 });

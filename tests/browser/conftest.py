@@ -51,8 +51,10 @@ class Page:
         self.errors: list[str] = []
         page.on("console", lambda message: self._note(message.type, message.text))
         page.on("pageerror", lambda error: self._note("error", str(error)))
+        # A machine that does other work too takes more than the usual half minute.
+        page.set_default_timeout(120_000)
         page.goto(url)
-        page.wait_for_function(READY, timeout=120_000)
+        page.wait_for_function(READY)
         page.wait_for_timeout(1000)
 
     def _note(self, kind: str, text: str) -> None:
