@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -87,7 +88,8 @@ def describe(sections: Mapping[str, type]) -> str:
                 default = field.default_factory()
             choices = f" One of: {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
             lines.append(f"  {field.name} = {json.dumps(default)}")
-            lines.append(f"      {field.metadata['help']}{choices}")
+            words = f"{field.metadata['help']}{choices}"
+            lines.append(textwrap.indent(textwrap.fill(words, 90, break_on_hyphens=False), "      "))
         lines.append("")
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The arguments; the help ends with every setting of the config file."""
     parser = argparse.ArgumentParser(
         prog="train.py",
-        description="Trains a Video2LoRA hypernetwork on clips, for a backbone that ComfyUI loads. "
+        description="Trains a Video2LoRA hypernetwork on clips, for a backbone that ComfyUI loads.\n"
         "`train.py reproduce RUN --output FOLDER` trains again what the folder RUN records in its run.json.",
         epilog="Settings of the config file (TOML or JSON), with their defaults:\n\n" + describe(SECTIONS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -211,7 +211,7 @@ def _train(options: argparse.Namespace) -> int:
     processes = Processes.start("cpu" if options.cpu else None)
     check_trackers(job.training.trackers)
     model, clip, vae = load_backbone(backbone)
-    listener = JobListener(encoded=_log_encoding, started=stop_on_signals, stepped=_log_step)
+    listener = JobListener(encoded=_log_encoding(), started=stop_on_signals, stepped=_log_step)
     try:
         if options.prepare_only:
             _, _, report = encode_clips(HostClipEncoder(model, clip, vae), job, processes, listener)
@@ -267,9 +267,17 @@ def _find(name: str, folders: Sequence[str]) -> Path:
     )
 
 
-def _log_encoding(done: int, total: int) -> None:
-    if done == total or done % 50 == 0:
-        log.info("Encoded %d of %d clips", done, total)
+def _log_encoding() -> Callable[[int, int], None]:
+    """Says every 50th clip and the last one, once: while captions are encoded, the last is told again."""
+    said = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said
+        if done != said and (done == total or done % 50 == 0):
+            log.info("%d of %d clips are in the cache", done, total)
+            said = done
+
+    return tell
 
 
 def _log_step(report: StepReport) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from PIL import Image
 from tests.core.training.test_loop import SHORT
 from tests.core.training.toy_training import CHANNELS, FRAMES, SIZE, TEXT, OffsetClips, ToyDenoiser, toy_model
 from video2lora_core.errors import Video2LoRAError
-from video2lora_core.training import Samples, SampleSettings, SampleSubject, Trainer
+from video2lora_core.training import Samples, SampleSettings, SampleSubject, StepReport, Trainer
+from video2lora_core.training.run import watch
 from video2lora_core.training.run.boards import check_trackers
 from video2lora_core.training.run.samples import list_samples
 
@@ -119,3 +121,20 @@ def test_trackers_that_are_not_there(tmp_path, names, words):
 def test_sample_settings_out_of_range(changes, words):
     with pytest.raises(Video2LoRAError, match=words):
         SampleSettings(**changes)
+
+
+def test_the_speed_is_that_of_the_steps_and_not_of_comparisons(monkeypatch, caplog):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def slow(*_):
+        clock.now += 100.0
+        return []
+
+    monkeypatch.setattr(watch, "compare", slow)
+    run = Trainer(toy_model(), ToyDenoiser(), OffsetClips(), SHORT, evaluation={"seen": OffsetClips()})
+    caplog.set_level("INFO")
+    run.watch.start(0, 0.0)
+    run.watch.compare(2)
+    run.watch.losses(StepReport(4, 12, *[0.5] * 6, seconds=102.0, seconds_left=9.0), [0.5] * 5)
+    assert "step 4 of 12, loss 0.50000, 2.00 steps/s" in caplog.text

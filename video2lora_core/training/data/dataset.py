@@ -170,6 +170,11 @@ def split_heldout(
             "heldout_fraction = %g of %d conditions holds out none; raise it to at least %.2f.",
             settings.heldout_fraction, len(others), 1.0 / max(len(others), 1),
         )  # fmt: skip
+    if len(heldout) == 1:
+        log.warning(
+            "One condition alone is held out, so that another reference is one of the same there: its "
+            "gap, by which best.safetensors is chosen, says nothing; hold out two or more."
+        )
     if not training:
         raise Video2LoRAError("All conditions are held out; there is nothing to train on.")
     return training, heldout

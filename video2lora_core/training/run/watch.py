@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Watch:
         self._metrics: MetricsWriter | None = None
         self._boards: Boards | None = None
         self._logged = 0, 0.0
+        self._aside = 0.0
         self._page_written = 0.0
 
     @property
@@ -63,7 +65,8 @@ class Watch:
         processes = self._objective.processes
         step, seconds = self._logged
         self._logged = report.step, report.seconds
-        speed = (report.step - step) / max(report.seconds - seconds, 1e-9)
+        spent, self._aside = report.seconds - seconds - self._aside, 0.0
+        speed = (report.step - step) / max(spent, 1e-9)
         memory = memory_used(processes.device)
         if processes.is_main:
             log.info(
@@ -74,28 +77,37 @@ class Watch:
             self._metrics.losses(report.step, (*means, report.rate, report.seconds))
             self._boards.numbers({"speed/steps a second": speed, "speed/memory GB": memory}, report.step)
 
+    @contextmanager
+    def _beside_steps(self) -> Iterator[None]:
+        """What is done inside the block does not count for the speed of the steps."""
+        began = time.monotonic()
+        yield
+        self._aside += time.monotonic() - began
+
     def compare(self, step: int) -> list[Comparison]:
         """No LoRA, matched and shuffled reference on every set, with the weights in place."""
         rows: list[Comparison] = []
-        for label, source in self.evaluation.items():
-            rows += compare(self._objective, source, label, self._share)
-        if self._objective.processes.is_main:
-            log_comparisons(step, rows)
-        if self._metrics is not None:
-            self._metrics.comparisons(step, rows)
-            self._write_page()
+        with self._beside_steps():
+            for label, source in self.evaluation.items():
+                rows += compare(self._objective, source, label, self._share)
+            if self._objective.processes.is_main:
+                log_comparisons(step, rows)
+            if self._metrics is not None:
+                self._metrics.comparisons(step, rows)
+                self._write_page()
         return rows
 
     def sample(self, step: int) -> None:
         """Make the samples with the weights in place, and show them."""
         if self.samples is None:
             return
-        self.strips = self.samples.make(self._objective, self._objective.settings.seed)
-        if self._folder is not None:
-            write_samples(self._folder, step, self.strips)
-            stills = {f"samples/{i}_{name}": sheet(strip) for i, (name, strip) in enumerate(self.strips)}
-            self._boards.pictures(stills, step)
-            self._write_page()
+        with self._beside_steps():
+            self.strips = self.samples.make(self._objective, self._objective.settings.seed)
+            if self._folder is not None:
+                write_samples(self._folder, step, self.strips)
+                stills = {f"samples/{i}_{name}": sheet(strip) for i, (name, strip) in enumerate(self.strips)}
+                self._boards.pictures(stills, step)
+                self._write_page()
 
     def _write_page(self) -> None:
         """Write run.html, unless that was lately: drawing takes a second."""

@@ -203,10 +203,11 @@ def test_captions_of_different_lengths_share_a_batch(tmp_path):
     assert batch.context.shape[0] == 4 and batch.semantic_context.shape == (4, 2, 4)
 
 
-def test_held_out_conditions_by_name_and_fraction(dataset, tmp_path):
+def test_held_out_conditions_by_name_and_fraction(dataset, tmp_path, caplog):
     entries, _ = encode(read_clip_list(dataset), tmp_path)
     training, heldout = split_heldout(entries, dataclasses.replace(SMALL, heldout=("up",)), 0)
     assert set(heldout) == {"up"} and set(training) == {"left", "right"}
+    assert "hold out two or more" in caplog.text
     settings = dataclasses.replace(SMALL, heldout_fraction=0.4)
     training, heldout = split_heldout(entries, settings, 3)
     assert len(heldout) == 1 and split_heldout(entries, settings, 3)[1] == heldout
