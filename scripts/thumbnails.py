@@ -52,13 +52,21 @@ def map_of(name: str) -> list[Image.Image]:
     for group in graph["groups"]:
         x, y, wide, high = group["bounding"]
         draw.rectangle((x, y, x + wide, y + high), outline=group["color"], width=6)
-        draw.text((x + 12, y + 2), group["title"], group["color"], ImageFont.load_default(34))
+        write(draw, (x + 12, y + 2), group["title"], group["color"], 34, wide - 24)
     for node in graph["nodes"]:
         (x, y), (wide, high) = node["pos"], node["size"]
         fill = node.get("bgcolor", "#353535")
         draw.rounded_rectangle((x, y - 30, x + wide, y + high), 10, fill=fill)
-        draw.text((x + 12, y - 24), node["title"], INK, ImageFont.load_default(26))
+        write(draw, (x + 12, y - 24), node["title"], INK, 26, wide - 24)
     return [picture]
+
+
+def write(draw: ImageDraw.ImageDraw, place: tuple, text: str, colour, size: int, width: float) -> None:
+    """A line of text no wider than `width`; Pillow's font has no sign of multiplication."""
+    text = text.replace("×", "x")
+    while size > 10 and draw.textlength(text, font=ImageFont.load_default(size)) > width:
+        size -= 1
+    draw.text(place, text, colour, ImageFont.load_default(size))
 
 
 def framed(frames: Sequence[Image.Image]) -> list[Image.Image]:
