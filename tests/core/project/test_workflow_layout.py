@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.arrange import behind, curve, ends_of, socket_below, widget_below, with_title
-from scripts.make_workflow import WIDGET_TYPES
+from scripts.graphs.arrange import behind, curve, ends_of, socket_below, widget_below, with_title
+from scripts.graphs.make_workflow import WIDGET_TYPES
 
 WORKFLOWS = Path(__file__).resolve().parents[3] / "workflows"
 SCHEMAS = json.loads((Path(__file__).parents[2] / "data" / "node_schemas.json").read_text())

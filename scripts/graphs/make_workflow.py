@@ -1,6 +1,6 @@
 """Writes graphs in the frontend's format from their API twins: what is run and what is opened stay one graph.
 
-    make_workflow.py NAME...          (by `python -m scripts.make_workflow`, COMFYUI_PATH set; no name: all)
+    python -m scripts.graphs.make_workflow NAME...          (COMFYUI_PATH set; no name: all)
 
 The API form in workflows/api/ says what is linked and set; layouts.py says in which steps, and arrange.py
 where things stand. Inputs, widgets and their order come from the running ComfyUI's /object_info.

@@ -1,6 +1,6 @@
 """Writes subgraphs/Reference to LoRA.json: the hypernetwork's loader and Reference Video → LoRA as one node.
 
-    python -m scripts.make_subgraph          (from the nodes of workflows/first_run.json)
+    python -m scripts.graphs.make_subgraph          (from the nodes of workflows/first_run.json)
 
 ComfyUI offers a pack's subgraphs among its blueprints from 0.3.67 on.
 """
