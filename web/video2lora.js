@@ -112,7 +112,15 @@ function showFace(node, output) {
     node.setDirtyCanvas?.(true, true);
   }
   element.replaceChildren(...pictures, lines);
+  mountAgain(node, element);
   measure();
+}
+
+// Where a graph in the API's format takes the place of one with the same ids, Nodes 2.0 keeps drawing the faces of the
+// nodes that went.
+function mountAgain(node, element) {
+  if (element.isConnected || node.graph !== app.canvas.graph) return;
+  document.querySelector(`[data-node-id="${node.id}"] .video2lora-face`)?.replaceWith(element);
 }
 
 // A node of the open graph by the host's id: "1:6" is node 6 in subgraph node 1.
