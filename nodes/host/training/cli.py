@@ -11,12 +11,12 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.sd
 import folder_paths
+import psutil
 import torch
 from comfy.model_patcher import ModelPatcher
 
@@ -45,8 +45,6 @@ from .job import JobListener, TrainingJob, encode_clips, run_job
 log = logging.getLogger(__name__)
 # Seconds that a process gives the one it lost to say why.
 CAUSE_WAIT = 5.0
-# Seconds for which what one process said counts for the others of its launcher.
-SAID_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -173,17 +171,18 @@ def report_error(error: Exception) -> None:
 
 
 def _speaks_first() -> bool:
-    """Whether no other process of this launcher spoke lately; a file of the launcher's number says so."""
+    """Whether no other process of this launch spoke: a file of the launcher's number, younger than this
+    process, says so. One that an earlier launch left does not count.
+    """
     said = Path(tempfile.gettempdir()) / f"video2lora-said-{os.getppid()}"
-    with suppress(OSError):
-        if time.time() - said.stat().st_mtime > SAID_SECONDS:
-            said.unlink()
+    # Said twice is better than not at all: whatever goes wrong with the file, this one speaks.
     try:
+        if said.exists() and said.stat().st_mtime < psutil.Process().create_time():
+            said.unlink()
         os.close(os.open(said, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
     except OSError:
-        # Said twice is better than not at all.
         return True
     return True
 

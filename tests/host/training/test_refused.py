@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,23 @@ def test_a_process_that_fails_in_the_middle_is_quoted_once_and_the_run_is_kept(j
     assert status != 0
     assert_said_once(said, "process 1: MemoryError: no room for a second step")
     assert list((job.parent / "run" / "checkpoints").glob("step_*/state.safetensors"))
+
+
+def test_what_an_earlier_launch_said_silences_nobody(host, tmp_path, monkeypatch, capsys):
+    command = host.module("nodes.host.training.cli")
+    error = host.module("video2lora_core.errors").Video2LoRAError("The list has no clips.")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = tmp_path / f"video2lora-said-{os.getppid()}"
+    said.touch()
+    os.utime(said, (0, 0))
+    command.report_error(error)
+    assert capsys.readouterr().err == "The list has no clips.\n"
+    # Another process of this launch, after the first one spoke.
+    command.report_error(error)
+    assert capsys.readouterr().err == ""
+    # A file that can not be looked after is no reason for silence.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    command.report_error(error)
+    assert capsys.readouterr().err == "The list has no clips.\n"
