@@ -10,6 +10,8 @@ const [LINE, CHARACTER] = [16, 5.6];
 const MARGIN = 10;
 // A new node is wide enough for its title.
 const NARROWEST = 225;
+// Pictures in a row: their height, and what lies between them.
+const [ROW, GAP] = [200, 4];
 // A preview of few pixels is not blown up to the node's width, a tall one not at all.
 const larger = ({ naturalWidth: across, naturalHeight: down }) => across * (across < down ? 1 : 2);
 // What fits beside a value; a translation of an input's name goes first.
@@ -84,34 +86,53 @@ function addFace(node) {
 
 function showFace(node, output) {
   if (!output?.text && !output?.face) return;
-  const element = node.video2loraFace;
   // A node that ran for every item of a list says how often, and what came last.
   const texts = [output?.text ?? []].flat();
   const lines = texts.length > 1 ? `× ${texts.length}\n${texts.at(-1)}` : texts.join("");
   const last = texts.length > 1 ? -Math.ceil((output?.face ?? []).length / texts.length) : 0;
-  const pictures = (output?.face ?? []).slice(last).map((entry) => {
+  const entries = (output?.face ?? []).slice(last);
+  fillFace(
+    node,
+    entries.map((entry) => api.apiURL(`/view?${new URLSearchParams(entry)}`)),
+    lines,
+  );
+}
+
+// A wide node has several pictures and its text in a row, any other has them below each other.
+function fillFace(node, addresses, lines, beside = addresses.length > 1) {
+  const element = node.video2loraFace;
+  const pictures = addresses.map((address) => {
     const picture = document.createElement("img");
-    picture.src = api.apiURL(`/view?${new URLSearchParams(entry)}`);
-    picture.style.cssText = "display:block;max-width:100%;margin-bottom:4px";
-    picture.onload = () => {
-      picture.width = larger(picture);
-      measure();
-    };
+    picture.src = address;
+    picture.onload = measure;
     return picture;
   });
+  const text = document.createElement("div");
+  text.textContent = lines;
+  text.style.cssText = "min-width:0;overflow-wrap:anywhere";
+  const textHeight = (width) =>
+    lines.split("\n").reduce((sum, line) => sum + Math.ceil((line.length * CHARACTER) / width) * LINE, 0);
   function measure() {
     const width = Math.max(node.size[0] - 20, 100);
-    const rows = lines.split("\n").map((line) => Math.ceil((line.length * CHARACTER) / width));
-    const heights = pictures.map(
-      (picture) => 4 + (Math.min(width, larger(picture)) * picture.naturalHeight) / (picture.naturalWidth || 1),
-    );
-    element.wanted = [...rows.map((row) => row * LINE), ...heights].reduce((sum, part) => sum + part, 0);
+    const shapes = pictures.map(({ naturalWidth: across, naturalHeight: down }) => across / (down || 1));
+    const left = width - shapes.reduce((sum, shape) => sum + shape * ROW + GAP, 0);
+    const row = beside && left > NARROWEST;
+    element.style.display = row ? "flex" : "block";
+    for (const picture of pictures) {
+      picture.style.cssText = row
+        ? `height:${ROW}px;margin-right:${GAP}px`
+        : `display:block;max-width:100%;width:${larger(picture)}px;margin-bottom:${GAP}px`;
+    }
+    const heights = pictures.map((picture, index) => GAP + Math.min(width, larger(picture)) / (shapes[index] || 1));
+    element.wanted = row
+      ? Math.max(ROW, textHeight(left))
+      : heights.reduce((sum, part) => sum + part, textHeight(width));
     // The classic canvas gives a widget its new place as the node's size is set.
     const [least, size] = [node.computeSize(), node.size];
     node.setSize([size[0], Math.max(size[1], least[1])]);
     node.setDirtyCanvas?.(true, true);
   }
-  element.replaceChildren(...pictures, lines);
+  element.replaceChildren(...pictures, text);
   mountAgain(node, element);
   measure();
 }
@@ -163,6 +184,9 @@ app.registerExtension({
   setup() {
     colourSockets();
     api.addEventListener("execution_cached", showKept);
+    api.addEventListener("video2lora.face", ({ detail: { node, pictures, text } }) => {
+      if (nodeOf(node)?.video2loraFace) fillFace(nodeOf(node), pictures, text, true);
+    });
   },
   beforeConfigureGraph: fitBefore,
   // Loading a palette empties the colours of types that it does not know, so they are given again.

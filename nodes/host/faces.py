@@ -1,15 +1,24 @@
-"""What nodes say of themselves: lines of text that web/video2lora.js puts on the node."""
+"""What nodes say of themselves: pictures and lines of text that web/video2lora.js puts on the node."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import ui
+from comfy_execution.utils import get_executing_context
+from PIL import Image
+from server import PromptServer
 from torch import Tensor
 
 from ...video2lora_core import Video2LoRA
 from .references.reference_video import filmstrip
+
+LIVE_EVENT = "video2lora.face"
+LIVE_SECONDS = 2.0
 
 
 def describe_hypernet(model: Video2LoRA) -> str:
@@ -47,3 +56,37 @@ def shown_reference(frames: Tensor, text: str, node: type) -> dict[str, Any]:
 def shown_pictures(pictures: Tensor, node: type) -> list[dict[str, str]]:
     """Pictures (N, H, W, 3) as the entries of a node's face."""
     return ui.PreviewImage(pictures, cls=node).as_dict()["images"]
+
+
+def describe_losses(losses: Sequence[float]) -> str:
+    """How far the loss of a refined LoRA fell: means over the first and the last fifth of its steps."""
+    few = max(1, len(losses) // 5)
+    first, last = (sum(part) / few for part in (losses[:few], losses[-few:]))
+    return f"{len(losses)} steps: loss {first:.3g} at first, {last:.3g} at last"
+
+
+class LiveFace:
+    """Pictures and a line on the node while it works, in the place of what it shows when it is done.
+
+    The host's own preview would stay below that, and double it.
+    """
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+
+    def show(self, text: str, draw: Callable[[], list[Image.Image]]) -> None:
+        """Show what `draw` gives and a line to whoever queued the graph, once in two seconds."""
+        server, running = getattr(PromptServer, "instance", None), get_executing_context()
+        if server is None or running is None or server.client_id is None:
+            return
+        if time.monotonic() - self._shown < LIVE_SECONDS:
+            return
+        self._shown = time.monotonic()
+        said = {"node": running.node_id, "text": text, "pictures": [_data_address(each) for each in draw()]}
+        server.send_sync(LIVE_EVENT, said, server.client_id)
+
+
+def _data_address(picture: Image.Image) -> str:
+    data = io.BytesIO()
+    picture.save(data, "JPEG")
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

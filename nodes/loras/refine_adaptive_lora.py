@@ -1,8 +1,9 @@
 """*Refine Adaptive LoRA*: a prediction, or nothing, optimised on the reference itself."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...video2lora_core.training.refine import RefineSettings
+from ..host.faces import describe_losses, shown_pictures
 from ..host.training.refine import refine_on_reference
 from ..io_types import AdaptiveLoRAType
 from ..schema import SEARCH_ALIASES, describe
@@ -118,7 +119,8 @@ class RefineAdaptiveLoRA(io.ComfyNode):
     ) -> io.NodeOutput:
         """Refine, with the host's progress bar and Interrupt."""
         settings = RefineSettings(steps=steps, draws=draws, rate=rate, seed=refine_seed, precision=precision)
-        refined, curve, _ = refine_on_reference(
+        refined, curve, losses = refine_on_reference(
             model, vae, positive, frames, settings, adaptive_lora, gradient_checkpointing
         )
-        return io.NodeOutput(refined, curve, ui=ui.PreviewImage(curve, cls=cls))
+        shown = {"face": shown_pictures(curve, cls), "text": (describe_losses(losses),)}
+        return io.NodeOutput(refined, curve, ui=shown)

@@ -79,7 +79,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         290,
         (
             step("Choose, attach motion", "5", "1", "2", width=280),
-            step("Train", "20", width=380),
+            step("Train", "20", width=780),
         ),
     ),
     "blend_two_references": (
@@ -207,6 +207,34 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
             step("Sample", "11"),
             step("Decode; look", "12", "21"),
             COMPARE,
+        ),
+    ),
+    "one_area": (
+        "**In one half of the video.**\n\nThe hook carries the LoRA to one prompt, which has the left half. "
+        "The right half has its own, without the LoRA.\n\nMasks do as well as areas.",
+        250,
+        (
+            CHOOSE,
+            step("Predict", "2", "6"),
+            step("Prompts; hook", "8", "18", "20"),
+            step("Attach; area", "24", "26", "9", "10"),
+            step("Area; both", "25", "27"),
+            step("Sample", "11"),
+            DECODE_COMPARE,
+        ),
+    ),
+    "long_video": (
+        "**More frames than the model's.**\n\n*Context Windows* of ComfyUI sample 16 frames, 8 at a time; "
+        "each window follows the reference.\n\n*mode* beside: the LoRA runs beside the weights, as it has to "
+        "on fp8, int8 or GGUF.",
+        270,
+        (
+            CHOOSE,
+            step("Predict", "2", "6", "10"),
+            step("Windows", "30"),
+            step("Apply; prompt", "7", "8", "9"),
+            SAMPLE_TWO,
+            DECODE_TWO_COMPARE,
         ),
     ),
 }

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from ....video2lora_core.training.run.metrics import ALL, LOSS_COLUMNS, LOSSES, 
 from ....video2lora_core.training.run.resume import CHANGEABLE
 from ....video2lora_core.training.settings import TrainingSettings
 from ....video2lora_core.training.settings_file import parse_config
+from ..faces import LiveFace
 from ..files import HYPERNETS, stays_inside
 from .curve import as_image, draw_loss_curve
 from .job import JobListener, TrainingJob, run_job
@@ -49,7 +49,6 @@ SECTIONS = {
     "training": TrainingSettings,
     "samples": SampleSettings,
 }
-PREVIEW_SECONDS = 2.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -209,14 +208,14 @@ def fingerprint_dataset(dataset: str) -> str:
 
 
 class _LiveCurve:
-    """Progress bar and preview of the loss curve; raises the host's Interrupt."""
+    """Progress bar and the loss curve on the node; raises the host's Interrupt."""
 
     def __init__(self, steps: int, log: Path) -> None:
         self._steps = steps
         self._log = log
         self._bar = comfy.utils.ProgressBar(steps)
         self._losses: list[tuple[int, float]] = []
-        self._shown = 0.0
+        self._face = LiveFace()
         self._trainer: Trainer | None = None
         self._pictures = 0
         self.first = 0
@@ -237,31 +236,23 @@ class _LiveCurve:
         """Add a step."""
         if math.isfinite(report.loss):
             self._losses.append((report.step, report.loss))
-        preview = None
-        if time.monotonic() - self._shown > PREVIEW_SECONDS or report.step == report.steps:
-            self._shown = time.monotonic()
-            left = f", {report.seconds_left / 60.0:.1f} min left" if report.seconds_left else ""
-            picture = self.picture(f"step {report.step}{left}, loss {report.loss:.4f}")
-            preview = ("JPEG", self._above_a_sample(picture), 640)
-        self._bar.update_absolute(report.step, self._steps, preview)
+        self._bar.update_absolute(report.step, self._steps)
+        left = f", {report.seconds_left / 60.0:.1f} min left" if report.seconds_left else ""
+        said = f"step {report.step} of {self._steps}, loss {report.loss:.4f}{left}"
+        self._face.show(said, lambda: [self.picture(), *self._sample()])
         comfy.model_management.throw_exception_if_processing_interrupted()
 
-    def picture(self, caption: str = "training loss") -> Image.Image:
+    def picture(self) -> Image.Image:
         """The curve so far, from the first step of the run on."""
-        return draw_loss_curve(self._losses, self._steps, caption)
+        return draw_loss_curve(self._losses, self._steps, "training loss")
 
-    def _above_a_sample(self, curve: Image.Image) -> Image.Image:
-        """The curve, and below it a frame of the last samples: another one every time, so that they move."""
+    def _sample(self) -> list[Image.Image]:
+        """A frame of the last samples, if there are any: another one every time, so that they move."""
         stacked = _stacked(self.strips())
         if stacked is None:
-            return curve
-        frame = as_pictures(stacked[self._pictures % len(stacked)][None])[0]
+            return []
         self._pictures += 1
-        frame = frame.resize((curve.width, max(1, round(frame.height * curve.width / frame.width))))
-        both = Image.new("RGB", (curve.width, curve.height + frame.height))
-        both.paste(curve, (0, 0))
-        both.paste(frame, (0, curve.height))
-        return both
+        return as_pictures(stacked[self._pictures % len(stacked)][None])
 
 
 def _stacked(strips: list[list[Image.Image]]) -> Tensor | None:

@@ -14,12 +14,15 @@ from ....video2lora_core.errors import Video2LoRAError
 from ....video2lora_core.loras.seeded import SEEDED_DOWN_DIM, SEEDED_UP_DIM, SeededMatrices
 from ....video2lora_core.spec import Video2LoRAConfig
 from ....video2lora_core.training.refine import RefineSettings, refine, usual_start
+from ..faces import LiveFace
 from ..models.layers import backbone_family, latent_settings, list_targets
 from ..patches.patching import require_family
 from ..references.prediction import check_vae, encode_reference
 from ..references.preview import tiny_preview
 from .curve import as_image, draw_loss_curve
 from .denoiser import HostDenoiser, training_mode
+
+TITLE = "loss on the reference"
 
 
 def refine_on_reference(
@@ -45,10 +48,14 @@ def refine_on_reference(
         hypernet, start = lora.model, _single(lora)
     check_vae(hypernet, vae)
     latents = model.model.process_latent_in(encode_reference(vae, frames))[0].float()
-    bar = comfy.utils.ProgressBar(settings.steps)
+    bar, face = comfy.utils.ProgressBar(settings.steps), LiveFace()
+    points: list[tuple[int, float]] = []
 
-    def stepped(step: int, _: float) -> None:
+    def stepped(step: int, loss: float) -> None:
         bar.update_absolute(step, settings.steps)
+        points.append((step, loss))
+        said = f"step {step} of {settings.steps}, loss {loss:.4f}"
+        face.show(said, lambda: [draw_loss_curve(points, settings.steps, TITLE)])
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     text, facts = without_padding(positive)
@@ -78,7 +85,7 @@ def refine_on_reference(
     )
     return (
         refined,
-        as_image(draw_loss_curve(list(enumerate(losses, 1)), settings.steps, "loss on the reference")),
+        as_image(draw_loss_curve(list(enumerate(losses, 1)), settings.steps, TITLE)),
         losses,
     )
 
