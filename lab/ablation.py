@@ -22,7 +22,9 @@ from hosted.comfy_tools import MODELS, ROOT
 
 @dataclass(frozen=True)
 class Variant:
-    """One run: what differs from lab/hypernet.toml. A whole one has its steps and the whole evaluation."""
+    """One run: what differs from lab/training/hypernet.toml. A whole one has its steps and the whole
+    evaluation.
+    """
 
     name: str
     label: str
@@ -132,7 +134,8 @@ def write_page(options: argparse.Namespace) -> None:
         "",
         "## Three seeds",
         "",
-        "The whole training of `lab/hypernet.toml` and the whole evaluation, 64 samples a set. What ships is",
+        "The whole training of `lab/training/hypernet.toml` and the whole evaluation, 64 samples a set. What "
+        "ships is",
         "seed 0 of these, as of version 0.1, after it was taught to read foreign references.",
         "",
         *seed_table(options.out),

@@ -2,8 +2,8 @@
 
     python lab/evaluate.py --seed 0          (or: make eval SEED=0)
 
-Prompts say what is seen and no word of what happens. Writes lab/eval.json and lab/eval.png. With --keep, a
-run that was cut short goes on where it was.
+Prompts say what is seen and no word of what happens. Writes lab/results/eval.json and lab/results/eval.png.
+With --keep, a run that was cut short goes on where it was.
 """
 
 from __future__ import annotations
@@ -253,7 +253,10 @@ def main() -> None:
     parser.add_argument("--hypernet", type=Path, help="the hypernetwork, when not in the models' folder")
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE)
     parser.add_argument(
-        "--out", type=Path, default=comfy_tools.ROOT / "lab", help="folder for eval.json, eval.png"
+        "--out",
+        type=Path,
+        default=comfy_tools.ROOT / "lab" / "results",
+        help="folder for eval.json, eval.png",
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="video2lora-eval-") as base:

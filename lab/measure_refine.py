@@ -10,7 +10,7 @@ what the backbone makes when it is told in words, since a flash hides shapes fro
 diffusion loss of each reference at the same 16 noise levels each time. From nothing as the node does it, with
 matrices from a seed. CPU seconds are those of one reference on one thread.
 
-Writes lab/refine.json after every measurement, and goes on from it: delete it to measure all again.
+Writes lab/results/refine.json after every measurement, and goes on from it: delete it to measure all again.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=4, help="videos made of each reference")
     parser.add_argument("--steps", type=int, help="by default those of the node")
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
-    parser.add_argument("--out", type=Path, default=comfy_tools.ROOT / "lab" / "refine.json")
+    parser.add_argument("--out", type=Path, default=comfy_tools.ROOT / "lab" / "results" / "refine.json")
     options = parser.parse_args()
     found = json.loads(options.out.read_text()) if options.out.exists() else {}
     with tempfile.TemporaryDirectory(prefix="video2lora-refine-") as base:

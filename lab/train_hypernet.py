@@ -1,6 +1,6 @@
 """Trains the demo's hypernetwork with the pack's own trainer, on procedural clips encoded by make_dataset.py.
 
-    python lab/train_hypernet.py --config lab/hypernet.toml
+    python lab/train_hypernet.py --config lab/training/hypernet.toml
 
 The source of clips (pairs.py) is the only thing of its own: pairs of clips of one condition, any direction,
 speed or hue, none of the held-out ones, the reference mostly in foreign looks. Resumes when the output
@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, default=ROOT / "lab" / "hypernet.toml")
+    parser.add_argument("--config", type=Path, default=ROOT / "lab" / "training" / "hypernet.toml")
     parser.add_argument("--data", type=Path, default=ROOT / "lab" / "training" / "dataset.safetensors")
     parser.add_argument("--models", type=Path, default=ROOT / "demo" / "models")
     parser.add_argument("--out", type=Path, default=ROOT / "lab" / "training" / "hypernet")

@@ -39,6 +39,14 @@ ADD = "(type) => { const node = LiteGraph.createNode(type); app.graph.add(node);
 FEW_STEPS = """() => app.graph._nodes.flatMap((node) => node.widgets ?? [])
   .filter((widget) => widget.name === "steps")
   .forEach((widget) => { widget.value = Math.min(widget.value, 8); })"""
+# Where the groups and notes of the open graph lie on the page.
+PLACE = """() => { const { scale, offset } = app.canvas.ds;
+  const { left, top } = app.canvas.canvas.getBoundingClientRect();
+  const boxes = [...app.graph.groups, ...app.graph._nodes].map(({ pos, size }) => [...pos, ...size]);
+  const edge = (side) => Math.min(...boxes.map((box) => box[side])) - 40;
+  const far = (side) => Math.max(...boxes.map((box) => box[side] + box[side + 2])) + 10;
+  return { x: left + (edge(0) + offset[0]) * scale, y: top + (edge(1) + offset[1]) * scale,
+    width: (far(0) - edge(0)) * scale, height: (far(1) - edge(1)) * scale }; }"""
 # The help panel is 300 pixels wide; twice its text's width stays sharp on fine screens.
 WIDTH = 536
 SECONDS = 300
@@ -82,7 +90,8 @@ def draw_graph(page: Page) -> None:
     """Write the picture of the whole open graph."""
     page.evaluate("async () => { await app.extensionManager.command.execute('Comfy.Canvas.FitView'); }")
     page.wait_for_timeout(2000)
-    Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(FIRST_RUN, quality=80, method=6)
+    shot = page.screenshot(clip=page.evaluate(PLACE))
+    Image.open(io.BytesIO(shot)).convert("RGB").save(FIRST_RUN, quality=80, method=6)
 
 
 def graphs_with(names: set[str]) -> dict[Path, list[dict]]:

@@ -38,7 +38,7 @@ def test_without_the_reference_they_do_not(measured):
 
 
 def test_the_published_evaluation_is_of_these_weights():
-    published = json.loads((LAB / "eval.json").read_text())
+    published = json.loads((LAB / "results" / "eval.json").read_text())
     files = list((CHECKOUT / "demo" / "models").rglob("*.safetensors"))
     assert published["weights_sha256"] == {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files
