@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ..errors import Video2LoRAError
+
+log = logging.getLogger(__name__)
+# Seconds that a process gives the one it lost to say why.
+CAUSE_WAIT = 5.0
 
 
 class ProcessLostError(Video2LoRAError):
@@ -183,3 +194,53 @@ def memory_used(device: torch.device) -> float:
     except ImportError:
         return 0.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def explained(run: Callable[[], int]) -> int:
+    """What a command line runs: its exit status, or 2 with a sentence on stderr about whatever it raised.
+
+    A sentence for all processes of a machine: who comes second keeps silent, and who only lost another
+    process lets that one speak first. What nobody foresaw also leaves its traceback in the log.
+    """
+    try:
+        return run()
+    except Exception as error:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        _say(error)
+        return 2
+
+
+def _say(error: Exception) -> None:
+    known = isinstance(error, Video2LoRAError)
+    if not known:
+        log.debug("Traceback:", exc_info=error)
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if isinstance(error, ProcessLostError):
+        time.sleep(CAUSE_WAIT)
+    if not alone and not _speaks_first():
+        return
+    text = str(error) if known else f"{type(error).__name__}: {error}"
+    who = "" if alone or known else f"process {os.environ.get('RANK', '0')}: "
+    sys.stderr.write(f"{who}{' '.join(text.split())}\n")
+    if not known and alone:
+        traceback.print_exception(error)
+
+
+def _speaks_first() -> bool:
+    """Whether no other process of this launch spoke: a file of the launcher's number, younger than this
+    process, says so. One that an earlier launch left does not count.
+    """
+    said = Path(tempfile.gettempdir()) / f"video2lora-said-{os.getppid()}"
+    # Said twice is better than not at all: whatever goes wrong with the file, this one speaks.
+    try:
+        import psutil  # accelerate's, without which there is one process alone
+
+        if said.exists() and said.stat().st_mtime < psutil.Process().create_time():
+            said.unlink()
+        os.close(os.open(said, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
-import tempfile
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.sd
 import folder_paths
-import psutil
 import torch
 from comfy.model_patcher import ModelPatcher
 
@@ -29,7 +24,7 @@ from ....video2lora_core.training.data.data_settings import DataSettings
 from ....video2lora_core.training.data.file_facts import FileFacts
 from ....video2lora_core.training.dry_run import dry_run
 from ....video2lora_core.training.new_hypernet import HypernetSettings
-from ....video2lora_core.training.processes import ProcessLostError
+from ....video2lora_core.training.processes import explained
 from ....video2lora_core.training.run.boards import check_trackers
 from ....video2lora_core.training.run.checkpoint import HYPERNET
 from ....video2lora_core.training.run.record import RECORD, read_record
@@ -43,8 +38,6 @@ from ..models.small_checkpoint import load_small_checkpoint
 from .job import JobListener, TrainingJob, encode_clips, run_job
 
 log = logging.getLogger(__name__)
-# Seconds that a process gives the one it lost to say why.
-CAUSE_WAIT = 5.0
 
 
 @dataclass(frozen=True)
@@ -124,11 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = parse(arguments)
     logging.getLogger().setLevel(logging.INFO)
-    try:
-        return _train(options)
-    except Exception as error:
-        report_error(error)
-        return 2
+    return explained(lambda: _train(options))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -145,46 +134,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = make_parser().parse_args(arguments)
     options.record = record
     return options
-
-
-def report_error(error: Exception) -> None:
-    """Say what went wrong, once for all processes of a machine: who comes second keeps silent, and who only
-    lost another process lets that one speak first.
-
-    What nobody foresaw also leaves its traceback in the log.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    known = isinstance(error, Video2LoRAError)
-    if not known:
-        log.debug("Traceback:", exc_info=error)
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if isinstance(error, ProcessLostError):
-        time.sleep(CAUSE_WAIT)
-    if not alone and not _speaks_first():
-        return
-    text = str(error) if known else f"{type(error).__name__}: {error}"
-    who = "" if alone or known else f"process {os.environ.get('RANK', '0')}: "
-    sys.stderr.write(f"{who}{' '.join(text.split())}\n")
-    if not known and alone:
-        traceback.print_exception(error)
-
-
-def _speaks_first() -> bool:
-    """Whether no other process of this launch spoke: a file of the launcher's number, younger than this
-    process, says so. One that an earlier launch left does not count.
-    """
-    said = Path(tempfile.gettempdir()) / f"video2lora-said-{os.getppid()}"
-    # Said twice is better than not at all: whatever goes wrong with the file, this one speaks.
-    try:
-        if said.exists() and said.stat().st_mtime < psutil.Process().create_time():
-            said.unlink()
-        os.close(os.open(said, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -19,10 +19,10 @@ SHORT = TrainingSettings(
 )  # fmt: skip
 
 
-def trainer(folder=None, settings=SHORT, listener=None, source=None, kind="none"):
+def trainer(folder=None, settings=SHORT, listener=None, source=None, kind="none", **options):
     return Trainer(
         toy_model(kind=kind), ToyDenoiser(), source or OffsetClips(), settings,
-        evaluation={"seen": OffsetClips()}, folder=folder, listener=listener,
+        evaluation={"seen": OffsetClips()}, folder=folder, listener=listener, **options,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The command line of training: one process, two machines, killed and resumed, and what it refuses."""
 
 import csv
+import io
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import psutil
@@ -34,11 +36,11 @@ def job(host, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(job):
+def whole(job, here):
     """The output folder of the uninterrupted run in one process."""
     folder = job.parent / "whole"
-    run = train(job, folder)
-    assert run.wait(timeout=WAIT) == 0, run.stderr.read()
+    status, said = here("--config", str(job), "--output", str(folder))
+    assert status == 0, said
     return folder
 
 
@@ -57,22 +59,23 @@ def train(job, folder, *more, launcher=()):
     )
 
 
-@pytest.fixture
-def here(host, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def here(host):
     """What train.py does once the host is imported, in this process: (exit status, all that was said)."""
     cli = host.module("nodes.host.training.cli")
-    monkeypatch.setattr(cli, "stop_on_signals", None)
 
     def run(*arguments):
         level, handlers = logging.getLogger().level, {kind: signal.getsignal(kind) for kind in SIGNALS}
-        try:
-            status = cli.main([*arguments, "--cpu"])
-        finally:
-            logging.getLogger().setLevel(level)
-            for kind, handler in handlers.items():
-                signal.signal(kind, handler)
-        said = capsys.readouterr()
-        return status, said.out + said.err
+        said = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+            patch.setattr(cli, "stop_on_signals", None)
+            try:
+                status = cli.main([*arguments, "--cpu"])
+            finally:
+                logging.getLogger().setLevel(level)
+                for kind, handler in handlers.items():
+                    signal.signal(kind, handler)
+        return status, said.getvalue()
 
     return run
 
@@ -147,7 +150,7 @@ def test_two_machines_give_the_losses_of_one_process(host, job, whole):
     assert_same_training(whole, folder)
 
 
-def test_a_machine_that_dies_ends_the_run_in_a_sentence_and_one_process_goes_on(job, whole):
+def test_a_machine_that_dies_ends_the_run_in_a_sentence_and_one_process_goes_on(job, whole, here):
     folder = job.parent / "cut"
     first, second = machines(job, folder)
     try:
@@ -160,8 +163,8 @@ def test_a_machine_that_dies_ends_the_run_in_a_sentence_and_one_process_goes_on(
     assert first.wait(timeout=WAIT) != 0
     said = first.stderr.read()
     assert said.count("Another process of this run has ended") == 1, said
-    resumed = train(job, folder, "--resume")
-    assert resumed.wait(timeout=WAIT) == 0, resumed.stderr.read()
+    status, said = here("--config", str(job), "--output", str(folder), "--resume")
+    assert status == 0, said
     assert_same_training(whole, folder)
 
 
@@ -186,15 +189,15 @@ def test_accelerate_reads_its_configs(config, processes, machines):
     assert (read.multi_gpu, read.use_fsdp) == (config in ("gpu_8", "gpu_16_two_nodes"), "sharded" in config)
 
 
-def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole):
+def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(job, whole, here):
     folder = job.parent / "killed"
     run = train(job, folder)
     wait_for_checkpoint(folder, run)
     run.send_signal(signal.SIGKILL)
     run.wait(timeout=20)
     assert not (folder / "hypernet.safetensors").exists()
-    resumed = train(job, folder, "--resume")
-    assert resumed.wait(timeout=WAIT) == 0, resumed.stderr.read()
+    status, said = here("--config", str(job), "--output", str(folder), "--resume")
+    assert status == 0, said
     one, other = last_state(whole), last_state(folder)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     columns = ("step", "loss", "grad_norm", "rate")
