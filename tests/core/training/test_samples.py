@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import Samples, SampleSettings, SampleSubject, StepReport, Trainer
 from video2lora_core.training.run import watch
 from video2lora_core.training.run.boards import check_trackers
+from video2lora_core.training.run.chart import LEFT, line_charts, ticks
 from video2lora_core.training.run.samples import list_samples
 
 SHAPE = (CHANNELS, FRAMES, SIZE, SIZE)
@@ -76,6 +78,41 @@ def test_samples_come_in_time_and_only_the_last_part_of_a_strip_changes(tmp_path
     assert page.count("data:image/webp;base64,") == 2 and "samples/step_00000004/01_right.webp" in page
     assert page.count("<svg") == 2 and "<td>heldout</td>" in page
     assert not re.search(r"(src|href)=['\"](https?:)?//", page)
+
+
+def test_lines_go_where_their_numbers_are():
+    bad = float("nan")
+    panels = {
+        "a < b": {"one": ([10, 20, 30, 40], [0.5, bad, 1.0, 0.0]), "<two>": ([10, 40], [0.25, 0.25])},
+        "alone": {"flat": ([7], [3.0])},
+    }
+    drawing = ElementTree.fromstring(line_charts(panels, {"one": "#123456"}))
+    (both, alone), space = drawing, "{http://www.w3.org/2000/svg}"
+    one, two = ([tuple(map(float, p.split(","))) for p in line.get("points").split()]
+                for line in both.iter(f"{space}polyline"))  # fmt: skip
+    assert both.find(f"{space}polyline").get("stroke") == "#123456"
+    assert [x for x, _ in one] == pytest.approx([LEFT, LEFT + (one[2][0] - LEFT) * 2 / 3, two[1][0]], abs=0.1)
+    (_, half), (_, whole), (_, nothing) = one
+    assert whole < half < nothing and half == pytest.approx((whole + nothing) / 2, abs=0.1)
+    assert two[0][1] == two[1][1] == pytest.approx((half + nothing) / 2, abs=0.1)
+    # A number stands at the height that its value has.
+    heights = {text.text: float(text.get("y")) for text in both.iter(f"{space}text")}
+    assert heights["0.4"] == pytest.approx(nothing + 0.4 * (whole - nothing), abs=0.1)
+    assert [text.text for text in both.iter(f"{space}tspan")] == ["\u25ac one", "\u25ac <two>"]
+    assert len(list(both.iter(f"{space}circle"))) == 2 and len(list(alone.iter(f"{space}circle"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("span", "whole", "expected"),
+    [
+        ((0.1, 0.13), False, [0.1, 0.105, 0.11, 0.115, 0.12, 0.125, 0.13]),
+        ((-1e-6, 3e-4), False, [0, 5e-5, 1e-4, 1.5e-4, 2e-4, 2.5e-4, 3e-4]),
+        ((2, 4), True, [2, 3, 4]),
+        ((250, 20000), True, [5000, 10000, 15000, 20000]),
+    ],
+)
+def test_numbers_beside_a_chart_are_round_ones(span, whole, expected):
+    assert ticks(*span, whole) == pytest.approx(expected)
 
 
 def test_a_resumed_run_makes_the_samples_of_the_whole_one(tmp_path):

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 import html
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...files.writing import replacing
+from .chart import line_charts
 from .metrics import ALL, COMPARISON_COLUMNS, COMPARISONS, LOSS_COLUMNS, LOSSES, read_rows
 from .samples import list_samples
 
 PAGE = "run.html"
 KINDS = ("no_lora", "matched", "shuffled")
 COLOURS = {"no_lora": "#8a8f98", "matched": "#2f7fdd", "shuffled": "#e07b2e", "gap": "#2a9d63"}
-# More points than a picture has columns show nothing more.
-MOST_POINTS = 1500
 EARLIER = 12
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1180px;padding:0 16px;color:#222;
@@ -56,34 +54,6 @@ def write_page(folder: Path) -> Path:
     return path
 
 
-def _figure(panels: Mapping[str, Mapping[str, tuple[list[float], list[float]]]]) -> str:
-    """Titles -> named curves (x, y) as one picture, in SVG."""
-    # Not pyplot: it would keep the figure and look for a display.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.4 * len(panels), 3.0), layout="constrained")
-    for axes, (title, curves) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        for name, (x, y) in curves.items():
-            stride = max(1, len(x) // MOST_POINTS)
-            style = {"color": COLOURS[name]} if name in COLOURS else {}
-            axes.plot(
-                x[::stride], y[::stride], label=name, linewidth=1.2, marker="." if len(x) < 3 else "", **style
-            )
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("step", fontsize=8)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25)
-        if len(curves) > 1:
-            axes.legend(fontsize=8, frameon=False)
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg", metadata={"Date": None})
-    text = picture.getvalue()
-    return text[text.index("<svg") :]
-
-
 def _loss_curves(rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return "<p class='none'>Nothing logged yet.</p>"
@@ -93,13 +63,12 @@ def _loss_curves(rows: Sequence[Sequence[str]]) -> str:
     shown = {
         name: curves[name] for name in ("loss", "diffusion", "contrastive", "teacher") if any(curves[name][1])
     }
-    return _figure(
-        {
-            "loss": shown,
-            "gradient norm": {"grad_norm": curves["grad_norm"]},
-            "learning rate": {"rate": curves["rate"]},
-        }
-    )
+    panels = {
+        "loss": shown,
+        "gradient norm": {"grad_norm": curves["grad_norm"]},
+        "learning rate": {"rate": curves["rate"]},
+    }
+    return line_charts(panels, COLOURS)
 
 
 def _comparison_curves(rows: Sequence[Sequence[str]]) -> str:
@@ -114,7 +83,8 @@ def _comparison_curves(rows: Sequence[Sequence[str]]) -> str:
                     x, y = panels.setdefault(title, {}).setdefault(kind, ([], []))
                     x.append(float(values["step"]))
                     y.append(float(values[kind]))
-    return "".join(map(_figure, sets.values())) or "<p class='none'>No comparison yet.</p>"
+    drawn = [line_charts(panels, COLOURS) for panels in sets.values()]
+    return "".join(drawn) or "<p class='none'>No comparison yet.</p>"
 
 
 def _last_comparisons(rows: Sequence[Sequence[str]]) -> str:

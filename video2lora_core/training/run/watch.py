@@ -20,7 +20,6 @@ from .samples import Samples, list_samples, sheet, write_samples
 from .state import StepReport
 
 log = logging.getLogger(__name__)
-PAGE_SECONDS = 30.0
 
 
 class Watch:
@@ -39,7 +38,6 @@ class Watch:
         self._boards: Boards | None = None
         self._logged = 0, 0.0
         self._aside = 0.0
-        self._page_written = 0.0
 
     @property
     def samples_every(self) -> int:
@@ -94,7 +92,7 @@ class Watch:
                 log_comparisons(step, rows)
             if self._metrics is not None:
                 self._metrics.comparisons(step, rows)
-                self._write_page()
+                write_page(self._folder)
         return rows
 
     def sample(self, step: int) -> None:
@@ -107,13 +105,7 @@ class Watch:
                 write_samples(self._folder, step, self.strips)
                 stills = {f"samples/{i}_{name}": sheet(strip) for i, (name, strip) in enumerate(self.strips)}
                 self._boards.pictures(stills, step)
-                self._write_page()
-
-    def _write_page(self) -> None:
-        """Write run.html, unless that was lately: drawing takes a second."""
-        if time.monotonic() - self._page_written > PAGE_SECONDS:
-            write_page(self._folder)
-            self._page_written = time.monotonic()
+                write_page(self._folder)
 
     def close(self) -> None:
         """Write what is buffered, and the page a last time."""
