@@ -14,29 +14,31 @@ from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import processes
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-# What train.py is without a host: a list is read, a toy is trained, a signal asks for a stop. Where asked to,
-# one of the processes fails in a step of what nobody foresaw.
+# What train.py is without a host, in one of the processes: a list is refused; then, as in another launch,
+# a toy is trained until one of them fails in a step, of what nobody foresaw. A signal asks for a stop.
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, tempfile
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
 import torch
 from tests.core.training.test_loop import trainer
 from video2lora_core.training.data.clip_list import read_clip_list
 from video2lora_core.training.processes import Processes, explained
-clips, folder, fails = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+folder = Path(sys.argv[1])
+tempfile.tempdir = str(folder / "refused")
+assert explained(lambda: read_clip_list(folder / "clips.json")) == 2
+tempfile.tempdir = str(folder / "failed")
 step, calls = torch.optim.AdamW.step, []
 def failing(self, *arguments, **options):
     calls.append(self)
-    if len(calls) == 2 and os.environ["RANK"] in fails:
+    if len(calls) == 2 and os.environ["RANK"] == "1":
         raise MemoryError("no room for a second step")
     return step(self, *arguments, **options)
 torch.optim.AdamW.step = failing
 def train():
     processes = Processes.start("cpu")
     try:
-        read_clip_list(clips)
-        started = trainer(folder, processes=processes)
+        started = trainer(folder / "run", processes=processes)
         signal.signal(signal.SIGTERM, lambda *_: started.request_stop())
         return 0 if started.run().finished else 3
     finally:
@@ -45,48 +47,34 @@ sys.exit(explained(train))
 """
 
 
-def launched(folder, rows, *fails):
-    """Two processes, as `accelerate launch` starts them; returns exit status and all that was said."""
-    script, clips = folder / "script.py", folder / "clips.json"
+def test_a_bad_row_and_a_failing_process_are_named_once_and_the_run_is_kept(tmp_path):
+    """In two processes, as `accelerate launch` starts them."""
+    script, clips = tmp_path / "script.py", tmp_path / "clips.json"
     script.write_text(SCRIPT, encoding="utf-8")
+    rows = [{"video_path": f"left/{i}.mp4", "video_caption": "a square", "class": "left"} for i in range(3)]
+    del rows[2]["class"]
     clips.write_text(json.dumps(rows), encoding="utf-8")
+    for name in ("refused", "failed"):
+        (tmp_path / name).mkdir()
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-        str(script), str(clips), str(folder / "run"), *fails,
+        str(script), str(tmp_path),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     run = subprocess.run(
         command, cwd=CHECKOUT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         timeout=900,
     )  # fmt: skip
-    return run.returncode, run.stdout
-
-
-def rows(count):
-    return [
-        {"video_path": f"left/{index}.mp4", "video_caption": "a square", "class": "left"}
-        for index in range(count)
-    ]
-
-
-def assert_said_once(said, sentence):
-    assert said.count(sentence) == 1, said
+    said = run.stdout
+    assert run.returncode != 0
+    sentences = (
+        f"Entry 3 of '{clips}' has no text 'class'",
+        "process 1: MemoryError: no room for a second step",
+    )
+    assert [said.count(sentence) for sentence in sentences] == [1, 1], said
     # The launcher ends with a traceback of its own; none of ours is in it.
     assert said.count("Traceback") == 1 and f"{CHECKOUT}/" not in said.split("Traceback")[1], said
     assert "Another process" not in said, said
-
-
-def test_a_bad_row_of_a_list_is_named_once(tmp_path):
-    bad = [*rows(2), {"video_path": "left/2.mp4", "video_caption": "a square"}]
-    status, said = launched(tmp_path, bad)
-    assert status != 0
-    assert_said_once(said, f"Entry 3 of '{tmp_path / 'clips.json'}' has no text 'class'")
-
-
-def test_a_process_that_fails_in_the_middle_is_quoted_once_and_the_run_is_kept(tmp_path):
-    status, said = launched(tmp_path, rows(2), "1")
-    assert status != 0
-    assert_said_once(said, "process 1: MemoryError: no room for a second step")
     assert list((tmp_path / "run" / "checkpoints").glob("step_*/state.safetensors"))
 
 

@@ -88,7 +88,7 @@ def test_going_on_from_a_hypernetwork(host, parts):
     first = train(host, parts, "base")[0]
     frozen = (
         "[training]\nhead_rate = 0.0\nbase_rate = 0.0\nauxiliary_rate = 0.0\nevaluate_every = 0\n"
-        "tensorboard = false\n[samples]\nevery = 0\n"
+        "evaluation_references = 2\ntensorboard = false\n[samples]\nevery = 0\n"
     )
     second = train(host, parts, "next", start_from=first, settings=frozen, steps=1)[0]
     names = [name for name, _ in first.named_parameters()]
