@@ -109,7 +109,7 @@ function fillFace(node, addresses, lines, beside = addresses.length > 1) {
   });
   const text = document.createElement("div");
   text.textContent = lines;
-  text.style.cssText = "min-width:0;overflow-wrap:anywhere";
+  text.style.cssText = `flex:1 1 ${NARROWEST}px;min-width:0;overflow-wrap:anywhere`;
   const textHeight = (width) =>
     lines.split("\n").reduce((sum, line) => sum + Math.ceil((line.length * CHARACTER) / width) * LINE, 0);
   function measure() {
@@ -118,6 +118,8 @@ function fillFace(node, addresses, lines, beside = addresses.length > 1) {
     const left = width - shapes.reduce((sum, shape) => sum + shape * ROW + GAP, 0);
     const row = beside && left > NARROWEST;
     element.style.display = row ? "flex" : "block";
+    // A node that is made narrower after its run.
+    element.style.flexWrap = "wrap";
     for (const picture of pictures) {
       picture.style.cssText = row
         ? `height:${ROW}px;margin-right:${GAP}px`

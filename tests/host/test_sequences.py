@@ -93,8 +93,11 @@ class World:
                 models.append((made, motion, (*applied, (lora, spatial, temporal)), walked))
             elif name in ("beside", "schedule"):
                 how = {"schedule": self.any_schedule(draw)} if name == "schedule" else {"mode": "beside"}
-                made, _ = self.patching.apply_adaptive_lora(model, draw.choice(self.loras), 1.0, 0.7, **how)
-                models.append((made, motion, applied, walked))
+                lora = draw.choice(self.loras)
+                made, _ = self.patching.apply_adaptive_lora(model, lora, 1.0, 0.7, **how)
+                # A schedule that is always on is none: the LoRA is merged.
+                merged = ((lora, 1.0, 0.7),) if how.get("schedule") == self.schedule.ALWAYS else ()
+                models.append((made, motion, applied + merged, walked))
             elif name == "interpolate":
                 share = self.schedule.read_frame_curve("0, 1")
                 made, _ = self.patching.interpolate_adaptive_loras(model, tuple(self.loras), share)
