@@ -55,7 +55,7 @@ def kill_often(folder: Path, pace: float) -> None:
         places = folder / CHECKPOINTS
         while not any(int(path.name[5:]) > before for path in list_checkpoints(places)):
             assert os.waitpid(child, os.WNOHANG) == (0, 0), "the training ended by itself"
-            time.sleep(0.001)
+            time.sleep(0.01)
         time.sleep(moments.uniform(0.0, 2.0 * pace))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
