@@ -65,7 +65,7 @@ class RefineAdaptiveLoRA(io.ComfyNode):
                     min=1,
                     max=256,
                     tooltip="Noise levels of the reference in one step. More of them steady it and take more "
-                    "memory.",
+                    "time.",
                     advanced=True,
                 ),
                 io.Int.Input(
@@ -87,7 +87,8 @@ class RefineAdaptiveLoRA(io.ComfyNode):
                     io.Boolean.Input,
                     "gradient_checkpointing",
                     default=False,
-                    tooltip="Much less memory for about a third more time.",
+                    tooltip="Much less memory for about a third more time: one noise level after the other, "
+                    "and what they need is computed again.",
                     advanced=True,
                 ),
                 AdaptiveLoRAType.Input(
@@ -118,7 +119,14 @@ class RefineAdaptiveLoRA(io.ComfyNode):
         adaptive_lora=None,
     ) -> io.NodeOutput:
         """Refine, with the host's progress bar and Interrupt."""
-        settings = RefineSettings(steps=steps, draws=draws, rate=rate, seed=refine_seed, precision=precision)
+        settings = RefineSettings(
+            steps=steps,
+            draws=draws,
+            at_once=1 if gradient_checkpointing else DEFAULTS.at_once,
+            rate=rate,
+            seed=refine_seed,
+            precision=precision,
+        )
         refined, curve, losses = refine_on_reference(
             model, vae, positive, frames, settings, adaptive_lora, gradient_checkpointing
         )

@@ -7,6 +7,7 @@ fits that clip.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,18 +33,19 @@ START_ROUNDS = 2
 class RefineSettings:
     """How long and how a condition is refined.
 
-    draws: noise levels of the reference in one step. rate: AdamW's learning rate at its highest; it falls to
-    nothing by the last step.
+    draws: noise levels of the reference in one step, of which `at_once` go through the model together: these
+    decide on memory. rate: AdamW's learning rate at its highest; it falls to nothing by the last step.
     """
 
-    steps: int = 30
-    draws: int = 4
+    steps: int = 40
+    draws: int = 6
+    at_once: int = 2
     rate: float = 0.02
     seed: int = 0
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.draws < 1 or not self.rate > 0:
+        if min(self.steps, self.draws, self.at_once) < 1 or not self.rate > 0:
             raise Video2LoRAError(
                 "Refining needs at least one step and one draw a step, and a rate above 0; change these "
                 "settings."
@@ -124,12 +126,7 @@ def refine(
     condition = OneCondition(model, start).to(latents.device)
     vectors = condition.hypernetwork.vectors
     objective = Objective(condition, denoiser, _objective_settings(settings))
-    batch = TrainBatch(
-        latents[None],
-        latents.expand(settings.draws, -1, -1, -1, -1),
-        context.expand(settings.draws, -1, -1),
-        (NAME,),
-    )
+    batch = _batch_of(latents, context, settings.draws)
     optimizer = torch.optim.AdamW([vectors], lr=settings.rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     losses = []
@@ -137,24 +134,35 @@ def refine(
         _weaken_what_misfits(condition, objective, batch)
         average = WeightAverage(condition, decay=0.9)
         for step in range(settings.steps):
-            loss = objective.loss(batch, _draw(objective, batch, step, "refine")).total
-            if not bool(loss.isfinite()):
+            optimizer.zero_grad()
+            drawn = _draw(objective, batch, step, "refine")
+            losses.append(0.0)
+            for start in range(0, settings.draws, settings.at_once):
+                part = drawn.rows(start, min(start + settings.at_once, settings.draws))
+                some = _batch_of(latents, context, len(part.timesteps))
+                loss = objective.loss(some, part).total * (len(part.timesteps) / settings.draws)
+                loss.backward()
+                objective.release()
+                losses[-1] += float(loss.detach())
+            if not math.isfinite(losses[-1]):
                 raise Video2LoRAError(
                     f"The loss of step {step + 1} is not finite; lower the rate, or choose fp32."
                 )
-            optimizer.zero_grad()
-            loss.backward()
-            objective.release()
             optimizer.step()
             schedule.step()
             average.update(step)
-            losses.append(float(loss.detach()))
             if listener is not None:
                 listener(step + 1, losses[-1])
         with average.applied():
             return vectors.detach().cpu().clone(), losses
     finally:
         objective.branches.remove()
+
+
+def _batch_of(latents: Tensor, context: Tensor, count: int) -> TrainBatch:
+    """The reference (C, T, H, W) as its own target, `count` times."""
+    targets = latents.expand(count, -1, -1, -1, -1)
+    return TrainBatch(latents[None], targets, context.expand(count, -1, -1), (NAME,))
 
 
 @torch.no_grad()

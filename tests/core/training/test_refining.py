@@ -42,6 +42,23 @@ def test_from_nothing_the_loss_falls(reference):
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
+def test_how_many_noise_levels_go_at_once_changes_nothing(reference):
+    model = toy_model()
+    found = [
+        refine(
+            model,
+            ToyDenoiser(),
+            *reference,
+            usual_start(model, 0),
+            replace(SETTINGS, steps=4, draws=5, at_once=at_once),
+        )
+        for at_once in (5, 2, 1)
+    ]
+    for vectors, losses in found[1:]:
+        assert torch.allclose(vectors, found[0][0], atol=1e-5)
+        assert losses == pytest.approx(found[0][1], rel=1e-5)
+
+
 def test_a_start_that_fits_stays_and_one_that_misreads_loses_its_effect(reference, fitted):
     model, vectors = fitted
     for strength, kept in ((1.0, 1.0), (-1.0, 0.0), (4.0, 0.25)):
@@ -60,7 +77,7 @@ def test_the_effect_is_the_half_that_is_linear(fitted):
         assert torch.allclose(up, 0.5 * full[name][0]) and torch.equal(down, full[name][1])
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"draws": 0}, {"rate": 0.0}])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"draws": 0}, {"at_once": 0}, {"rate": 0.0}])
 def test_settings_that_cannot_be_used_are_refused(wrong):
     with pytest.raises(Video2LoRAError, match="at least one step"):
         replace(SETTINGS, **wrong)
