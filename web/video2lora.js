@@ -76,7 +76,7 @@ function addFace(node) {
   const element = document.createElement("div");
   element.className = "video2lora-face";
   element.style.cssText =
-    "overflow:hidden auto;white-space:pre-wrap;overflow-wrap:anywhere;min-width:0;font:11px/1.45 sans-serif;color:var(--input-text);user-select:text";
+    "overflow:hidden auto;white-space:pre-wrap;overflow-wrap:anywhere;flex-wrap:wrap;min-width:0;font:11px/1.45 sans-serif;color:var(--input-text);user-select:text";
   const margin = () => (element.wanted && !LiteGraph.vueNodesMode ? MARGIN : 0);
   const options = { serialize: false, hideOnZoom: false, getMinHeight: () => (element.wanted ?? 0) + margin() };
   const face = node.addDOMWidget("video2lora_face", "video2lora_face", element, options);
@@ -118,8 +118,6 @@ function fillFace(node, addresses, lines, beside = addresses.length > 1) {
     const left = width - shapes.reduce((sum, shape) => sum + shape * ROW + GAP, 0);
     const row = beside && left > NARROWEST;
     element.style.display = row ? "flex" : "block";
-    // A node that is made narrower after its run.
-    element.style.flexWrap = "wrap";
     for (const picture of pictures) {
       picture.style.cssText = row
         ? `height:${ROW}px;margin-right:${GAP}px`
