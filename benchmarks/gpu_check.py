@@ -90,7 +90,7 @@ def step_case(module, model, precision: str, recompute: bool, small: bool) -> tu
 
 
 def computed(module, recompute: bool, precision: str) -> float:
-    """GB that docs/training_memory.md says."""
+    """GB that docs/measured/training_memory.md says."""
     table = module("video2lora_core.training.memory_table")
     backbone, width = table.SD15_ANIMATEDIFF_V3, 4 if precision == "fp32" else 2
     shape = module("video2lora_core.training.new_hypernet").HypernetSettings()

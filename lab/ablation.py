@@ -3,7 +3,8 @@
     python lab/ablation.py                        all of it, hours on one core
     python lab/ablation.py --only seed1 rank2     some of it; run two at a time, one core each
 
-Writes docs/ablation.md with what is finished so far. Finished runs are kept in --out and not repeated.
+Writes docs/measured/ablation.md with what is finished so far. Finished runs are kept in --out and not
+repeated.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def short_table(folder: Path) -> list[str]:
 
 
 def write_page(options: argparse.Namespace) -> None:
-    """docs/ablation.md, with the runs that are finished."""
+    """docs/measured/ablation.md, with the runs that are finished."""
     lines = [
         "# What each part of the demo's hypernetwork does",
         "",
@@ -163,7 +164,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--data", type=Path, default=ROOT / "lab" / "training" / "dataset.safetensors")
     parser.add_argument("--out", type=Path, default=ROOT / "lab" / "training" / "ablation")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "ablation.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "measured" / "ablation.md")
     options = parser.parse_args()
     for name in options.only:
         run_variant(variants[name], options)

@@ -1,4 +1,4 @@
-"""Writes docs/training_memory.md: what training AnimateDiff on SD1.5 takes, computed from shapes."""
+"""Writes docs/measured/training_memory.md: what training AnimateDiff on SD1.5 takes, computed from shapes."""
 
 from __future__ import annotations
 
@@ -83,6 +83,6 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    target = ROOT / "docs" / "training_memory.md"
+    target = ROOT / "docs" / "measured" / "training_memory.md"
     target.parent.mkdir(exist_ok=True)
     target.write_text(document(), encoding="utf-8")

@@ -143,8 +143,8 @@ class TrainingSettings:
         1.0,
         "Weight of an auxiliary loss by which embeddings of two clips of one condition attract. It teaches a "
         "stem to read motion within minutes: without it the demo's model heard no direction after 300 steps "
-        "(docs/ablation.md). It compares all references of a step, whatever accumulation and processes are. "
-        "Needs the context kind stem; 0 is the paper's plain method.",
+        "(docs/measured/ablation.md). It compares all references of a step, whatever accumulation and "
+        "processes are. Needs the context kind stem; 0 is the paper's plain method.",
     )
     contrastive_temperature: float = setting(0.1, "Temperature of the contrastive loss.")
     teacher_weight: float = setting(
