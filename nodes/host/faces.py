@@ -26,7 +26,7 @@ def describe_hypernet(model: Video2LoRA) -> str:
     config = model.config
     groups = [target.group for target in model.targets]
     parts = ", ".join(f"{groups.count(group)} {group}" for group in sorted(set(groups)))
-    lines = [f"{config.backbone}: {len(groups)} layers ({parts}), rank {config.rank}"]
+    lines = [f"{config.backbone} layers: {parts}"]
     clip = config.clip
     if clip:
         rate = f"at {clip['fps']:.3g} fps" if clip.get("fps") else "counted frame by frame"
@@ -34,17 +34,18 @@ def describe_hypernet(model: Video2LoRA) -> str:
         lines.append(f"trained with {clip.get('frames', '?')} frames, {size}, {rate}")
     else:
         lines.append("does not say what clips it was trained with: set frames and size in Reference")
-    return "\n".join([*lines, *_figures(config.training)])
+    return "\n".join([*lines, *_figures(config.rank, config.training)])
 
 
-def _figures(training: Mapping[str, Any]) -> list[str]:
-    """Steps, and losses of the last comparisons; a file may hold any plain values there."""
-    lines = [f"{training['steps']} steps"] if isinstance(training.get("steps"), int) else []
+def _figures(rank: int, training: Mapping[str, Any]) -> list[str]:
+    """Rank and steps, and losses of the last comparisons; a file may hold any plain values there."""
+    steps = f", {training['steps']} steps" if isinstance(training.get("steps"), int) else ""
+    lines = [f"rank {rank}{steps}"]
     compared = training.get("comparisons")
     for name, losses in (compared if isinstance(compared, dict) else {}).items():
         found = [losses.get(key) if isinstance(losses, dict) else None for key in ("matched", "no_lora")]
         if all(isinstance(loss, int | float) for loss in found):
-            lines.append(f"{name[:40]}: loss {found[0]:.3g}, without a LoRA {found[1]:.3g}")
+            lines.append(f"{name[:40]}: loss {found[0]:.3g}, without {found[1]:.3g}")
     return lines[:6]
 
 
