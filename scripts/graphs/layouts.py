@@ -231,7 +231,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         (
             CHOOSE,
             step("Predict", "2", "6", "10"),
-            step("Windows", "30"),
+            step("Windows", "30", width=WIDE),
             step("Apply; prompt", "7", "8", "9"),
             SAMPLE_TWO,
             DECODE_TWO_COMPARE,

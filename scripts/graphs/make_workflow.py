@@ -29,6 +29,8 @@ EXTRA = {
     "LoadVideo": 204,
     "LoraModelLoader": 26,
     "ADE_LoadAnimateDiffModel": 26,
+    # Newer hosts have five more rows here.
+    "ContextWindowsManual": 150,
     "SetHookKeyframes": 4,
     "Video2LoRALoadAnimateDiff": 2,
     "Video2LoRACompare": 200,

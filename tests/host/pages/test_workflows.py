@@ -22,7 +22,16 @@ PLACEHOLDERS = (
 )
 FRONTEND_ONLY = {"Note", "MarkdownNote"}
 # Required by newer hosts, unknown to older ones, which do not look at them.
-NEWER_INPUTS = {"LoraModelLoader": {"bypass"}}
+NEWER_INPUTS = {
+    "LoraModelLoader": {"bypass"},
+    "ContextWindowsManual": {
+        "freenoise",
+        "cond_retain_index_list",
+        "split_conds_to_windows",
+        "latent_retain_index_list",
+        "causal_window_fix",
+    },
+}
 # Nodes of the host that its oldest versions lack.
 NEWER_NODES = {"ContextWindowsManual"}
 # Newer hosts choose SaveVideo's format and codec by one that brings inputs of its own.
