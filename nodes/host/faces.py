@@ -63,7 +63,8 @@ def describe_losses(losses: Sequence[float]) -> str:
     """How far the loss of a refined LoRA fell: means over the first and the last fifth of its steps."""
     few = max(1, len(losses) // 5)
     first, last = (sum(part) / few for part in (losses[:few], losses[-few:]))
-    return f"{len(losses)} steps: loss {first:.3g} at first, {last:.3g} at last"
+    steps = "1 step" if len(losses) == 1 else f"{len(losses)} steps"
+    return f"{steps}: loss {first:.3g} at first, {last:.3g} at last"
 
 
 class LiveFace:

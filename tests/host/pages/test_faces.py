@@ -61,4 +61,4 @@ def test_it_draws_nothing_for_nobody(faces, monkeypatch):
 def test_how_far_a_loss_fell_is_said_by_means(faces):
     losses = [1.0, 0.8] + [0.5] * 6 + [0.3, 0.1]
     assert faces.describe_losses(losses) == "10 steps: loss 0.9 at first, 0.2 at last"
-    assert faces.describe_losses([0.25]) == "1 steps: loss 0.25 at first, 0.25 at last"
+    assert faces.describe_losses([0.25]) == "1 step: loss 0.25 at first, 0.25 at last"
