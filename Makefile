@@ -6,6 +6,7 @@ SETUP = $(SYSTEM_PYTHON) scripts/setup_environment.py
 RUN = $(SETUP) --run
 SEED ?= 0
 TESTS ?= tests
+WORKERS ?= 2
 
 ifdef HOST
 export COMFYUI_PATH := $(HOST)
@@ -19,7 +20,8 @@ export MKL_NUM_THREADS ?= 1
 
 help:
 	@echo "make demo    a real ComfyUI, four reference videos, a contact sheet in demo/output"
-	@echo "make test    all tests (TESTS=tests/core for some of them, HOST=0.18.2 for another ComfyUI)"
+	@echo "make test    all tests (TESTS=tests/core for some of them, HOST=0.18.2 for another ComfyUI,"
+	@echo "             WORKERS=0 for one process)"
 	@echo "make soak    a thousand random sequences of attaching, applying, cloning, sampling and unloading;"
 	@echo "             a hundred prompts (N=n) queued, interrupted, taken back and refused;"
 	@echo "             and a training killed at fifty random moments"
@@ -41,7 +43,7 @@ demo:
 	@$(RUN) -m demo.run
 
 test:
-	@$(RUN) -m pytest -q $(TESTS)
+	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
 
 soak:
 	@SEQUENCES=1000 PROMPTS=$(or $(N),100) KILLS=50 $(RUN) -m pytest -q -s --timeout=0 tests/host/test_sequences.py tests/host/test_queue.py tests/core/training/test_killed.py

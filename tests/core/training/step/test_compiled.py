@@ -20,6 +20,7 @@ COMPILED = dataclasses.replace(STEM, compile=True)
 def traced(monkeypatch):
     """Without the compiler, which takes a minute: dynamo's graphs and their backward, run as they are."""
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
 
 
