@@ -86,5 +86,5 @@ python:
 	@$(SETUP)
 
 clean:
-	rm -rf demo/output demo/work build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo/output build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
