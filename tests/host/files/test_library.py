@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -35,7 +36,8 @@ def saved(server, hypernet, tmp_path):
     """Two saved LoRAs, one in each folder, among other files and links that lead out."""
     [lora] = hypernet.predict(torch.randn(1, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0)))
     models, output = server.models / "video2lora_loras", server.output / "video2lora_loras"
-    (output / "effects").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(output, ignore_errors=True)  # what other tests' graphs saved on this server
+    (output / "effects").mkdir(parents=True)
     used = {"strength": 0.8, "motion_strength": 1.5}
     lora.described(name="melt <b>", strengths=used, preview=WEBP).save(
         output / "effects" / "melt.safetensors"
@@ -48,8 +50,9 @@ def saved(server, hypernet, tmp_path):
     (models / "linked").symlink_to(tmp_path, target_is_directory=True)
     (models / "link.safetensors").symlink_to(models.parent / "outside.safetensors")
     yield models
-    for path in (*models.iterdir(), models.parent / "outside.safetensors", *(output / "effects").iterdir()):
+    for path in (*models.iterdir(), models.parent / "outside.safetensors"):
         path.unlink()
+    shutil.rmtree(output)
 
 
 def ask(server, method, path, body=None, headers=()):
