@@ -18,6 +18,7 @@ from .loras.adaptive_lora import AdaptiveLoRA
 from .loras.light_lora import AuxiliaryMatrices
 from .memory import require_memory
 from .spec import LayerTarget, Video2LoRAConfig, check_targets
+from .wording import counted
 
 
 class Video2LoRA(nn.Module):
@@ -64,7 +65,7 @@ class Video2LoRA(nn.Module):
         config = Video2LoRAConfig(latent_channels, **settings)
         size = 4 * sum(value.numel() for value in cls._hollow(config, targets).state_dict().values())
         sizes = f"down_dim {config.down_dim}, up_dim {config.up_dim}, rank {config.rank}"
-        what = f"A hypernetwork of {len(targets)} layers, {sizes}"
+        what = f"A hypernetwork of {counted(len(targets), 'layer')}, {sizes}"
         require_memory(size, what, "lower down_dim, up_dim or rank")
         return cls(config, targets)
 

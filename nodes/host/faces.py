@@ -15,6 +15,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ...video2lora_core import Video2LoRA
+from ...video2lora_core.wording import counted
 from .references.reference_video import filmstrip
 
 LIVE_EVENT = "video2lora.face"
@@ -39,7 +40,7 @@ def describe_hypernet(model: Video2LoRA) -> str:
 
 def _figures(rank: int, training: Mapping[str, Any]) -> list[str]:
     """Rank and steps, and losses of the last comparisons; a file may hold any plain values there."""
-    steps = f", {training['steps']} steps" if isinstance(training.get("steps"), int) else ""
+    steps = f", {counted(training['steps'], 'step')}" if isinstance(training.get("steps"), int) else ""
     lines = [f"rank {rank}{steps}"]
     compared = training.get("comparisons")
     for name, losses in (compared if isinstance(compared, dict) else {}).items():
@@ -63,8 +64,7 @@ def describe_losses(losses: Sequence[float]) -> str:
     """How far the loss of a refined LoRA fell: means over the first and the last fifth of its steps."""
     few = max(1, len(losses) // 5)
     first, last = (sum(part) / few for part in (losses[:few], losses[-few:]))
-    steps = "1 step" if len(losses) == 1 else f"{len(losses)} steps"
-    return f"{steps}: loss {first:.3g} at first, {last:.3g} at last"
+    return f"{counted(len(losses), 'step')}: loss {first:.3g} at first, {last:.3g} at last"
 
 
 class LiveFace:

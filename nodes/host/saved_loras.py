@@ -14,6 +14,7 @@ from ...video2lora_core.errors import Video2LoRAError
 from ...video2lora_core.files.compact import describe_compact
 from ...video2lora_core.files.export import carried_groups
 from ...video2lora_core.files.safetensors_io import read_header
+from ...video2lora_core.wording import counted
 from .files import ADAPTIVE_LORAS, EXTENSION, new_file, resolve_file, saved_folder
 from .models.motion_files import MOTION_LORAS
 
@@ -117,4 +118,4 @@ def _groups(lora: AdaptiveLoRA) -> list[str]:
 
 
 def _counted(groups: dict[str, int]) -> str:
-    return ", ".join(f"{count} {group} layers" for group, count in groups.items()) or "no layers"
+    return ", ".join(counted(count, f"{group} layer") for group, count in groups.items()) or "no layers"

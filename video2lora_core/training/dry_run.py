@@ -12,6 +12,7 @@ from ..clips.decoding import decode_windows
 from ..clips.pictures import as_pictures
 from ..errors import Video2LoRAError
 from ..files.writing import replacing
+from ..wording import counted
 from .data.buckets import ClipSize, fitting_size
 from .data.cached_clips import CachedClips
 from .data.clip_list import ClipRecord, read_clip_list
@@ -62,10 +63,12 @@ def dry_run(
     drawn = training.references * training.targets_per_reference
     lines = [
         *report.lines()[:1], *report.lines()[2:],
-        f"trained on: {len(clips)} clips of {len(seen)} conditions; held out: {', '.join(heldout) or 'none'}",
-        *(f"  {name}: {_counted(members)}, {repeats.get(name, 1)}x" for name, members in seen.items()),
-        f"a step takes {training.references} references and {drawn} targets, so that {training.steps} steps "
-        f"draw {training.steps * drawn / max(rounds, 1):.1f} targets a clip",
+        f"trained on: {counted(len(clips), 'clip')} of {counted(len(seen), 'condition')}; "
+        f"held out: {', '.join(heldout) or 'none'}",
+        *(f"  {name}: {_by_role(members)}, {repeats.get(name, 1)}x" for name, members in seen.items()),
+        f"a step takes {counted(training.references, 'reference')} and {counted(drawn, 'target')}, so that "
+        f"{counted(training.steps, 'step')} draw "
+        f"{training.steps * drawn / max(rounds, 1):.1f} targets a clip",
     ]  # fmt: skip
     unknown = sorted(set(repeats) - set(entries))
     if unknown:
@@ -88,10 +91,12 @@ def _outcome(record: ClipRecord, data: DataSettings, known: FileFacts) -> Outcom
     return Outcome(content, record.path, str(size))
 
 
-def _counted(members: Sequence) -> str:
+def _by_role(members: Sequence) -> str:
     roles = [clip.role for clip in members]
     found = [(roles.count(role), role) for role in ("both", "reference", "target") if role in roles]
-    return ", ".join(f"{count} clips" + ("" if role == "both" else f" as {role}") for count, role in found)
+    return ", ".join(
+        counted(count, "clip") + ("" if role == "both" else f" as {role}") for count, role in found
+    )
 
 
 def _sheet(rows: Sequence[tuple], data: DataSettings) -> Image.Image:

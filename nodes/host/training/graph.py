@@ -36,6 +36,7 @@ from ....video2lora_core.training.run.metrics import ALL, LOSS_COLUMNS, LOSSES, 
 from ....video2lora_core.training.run.resume import CHANGEABLE
 from ....video2lora_core.training.settings import TrainingSettings
 from ....video2lora_core.training.settings_file import parse_config
+from ....video2lora_core.wording import counted
 from ..faces import LiveFace
 from ..files import HYPERNETS, stays_inside
 from .curve import as_image, draw_loss_curve
@@ -116,7 +117,7 @@ def train_in_graph(
         if row.condition == ALL
     ]
     if result.skipped:
-        lines.append(f"{result.skipped} steps were skipped: their gradient was not finite.")
+        lines.append(f"Skipped {counted(result.skipped, 'step')}, whose gradient was not finite.")
     report = "\n".join([*lines, *notes, *warned])
     return GraphResult(hypernet, as_image(curve.picture()), report, _stacked(curve.strips()))
 

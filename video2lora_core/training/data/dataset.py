@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ...errors import Video2LoRAError
+from ...wording import counted
 from ..processes import Processes
 from ..step.batch import step_generator
 from .buckets import ClipSize
@@ -58,10 +59,15 @@ class DatasetReport:
     def lines(self) -> list[str]:
         """The report as lines of text."""
         total = sum(self.clips.values())
-        lines = [f"{total} clips of {len(self.clips)} conditions, {len(self.heldout)} of them held out"]
+        lines = [
+            f"{counted(total, 'clip')} of {counted(len(self.clips), 'condition')}, "
+            f"{len(self.heldout)} of them held out"
+        ]
         lines.append(f"encoded {self.encoded}, reused {self.reused} of the cache")
         if len(self.sizes) > 1:
-            lines.append(", ".join(f"{count or 'no'} clips of {size}" for size, count in self.sizes.items()))
+            lines.append(
+                ", ".join(f"{counted(count, 'clip')} of {size}" for size, count in self.sizes.items())
+            )
         lines += [f"left out: {text}" for text in (*self.broken, *self.duplicates)]
         lines += [f"left out: the condition '{name}' has a single usable clip" for name in self.single]
         return lines
