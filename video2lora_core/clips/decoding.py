@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Video2LoRAError
+from ..wording import counted
 from .frames import ClipChoice, ClipWindows, SeenClip, TimedPicture
 
 # Frames a second of a file that does not say.
@@ -154,12 +155,12 @@ def decode_windows(
         return windows
     if fps:
         raise Video2LoRAError(
-            f"'{path}' gives {len(seen.times)} frames but {frames} are needed, {choice.step:.3g} s apart; "
-            "use longer clips, fewer frames, or a higher fps."
+            f"'{path}' gives {counted(len(seen.times), 'frame')} but {frames} are needed, "
+            f"{choice.step:.3g} s apart; use longer clips, fewer frames, or a higher fps."
         )
     raise Video2LoRAError(
-        f"'{path}' has {decoded} frames but {(frames - 1) * stride + 1} are needed ({frames} at stride "
-        f"{stride}); use longer clips, fewer frames or a smaller stride."
+        f"'{path}' has {counted(decoded, 'frame')} but {(frames - 1) * stride + 1} are needed "
+        f"({frames} at stride {stride}); use longer clips, fewer frames or a smaller stride."
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Video2LoRAError
+from ..wording import counted
 from .fitting import FITS, check_frames, cut_by_crop, fit_picture, fitted_size
 
 # What is taken where neither the user nor the checkpoint says it.
@@ -166,8 +167,8 @@ class ClipChoice:
             raise Video2LoRAError("The reference clip has no frames: give a clip of at least one frame.")
         if self.start >= total:
             raise Video2LoRAError(
-                f"The reference clip has {total} frames, numbered from 0, so it can not start at frame "
-                f"{self.start}: choose a start of at most {total - 1}."
+                f"The reference clip has {counted(total, 'frame')}, numbered from 0, so it can not start "
+                f"at frame {self.start}: choose a start of at most {total - 1}."
             )
         while shown and taken < self.count and origin + taken * self.step < shown.end - _TIMER:
             yield shown

@@ -87,7 +87,9 @@ def _outcome(record: ClipRecord, data: DataSettings, known: FileFacts) -> Outcom
     size = fitting_size(facts, data.sizes(), data.fps, data.stride)
     available = facts.count(data.fps, data.stride)
     if 0 < available < size.frames:
-        return Outcome("", reason=f"'{record.path}' gives {available} frames but {size.frames} are needed")
+        return Outcome(
+            "", reason=f"'{record.path}' gives {counted(available, 'frame')} but {size.frames} are needed"
+        )
     return Outcome(content, record.path, str(size))
 
 

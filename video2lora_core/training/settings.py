@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Video2LoRAError
+from ..wording import counted
 from .settings_file import setting
 from .step.timesteps import SAMPLINGS, WEIGHTINGS
 
@@ -215,7 +216,8 @@ def check_settings(settings: TrainingSettings, context: str, processes: int) -> 
     parts = processes * settings.accumulation
     if settings.references % parts:
         raise Video2LoRAError(
-            f"{settings.references} references can not be split over {processes} processes with accumulation "
+            f"{counted(settings.references, 'reference')} can not be split over "
+            f"{counted(processes, 'process', 'processes')} with accumulation "
             f"{settings.accumulation}; use a multiple of {parts}."
         )
     share = settings.references // parts

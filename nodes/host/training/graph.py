@@ -105,8 +105,8 @@ def train_in_graph(
     lines = [f"Saved as models/{HYPERNETS}/{target.name}, ready for Load Video2LoRA Hypernet."]
     if curve.first == result.step:
         lines.append(
-            f"The run had done its {result.step} steps already and nothing was trained: raise steps to go "
-            f"on, or set when_run_exists to '{START_ANEW}'."
+            f"The run had done {counted(result.step, 'step')} already and nothing was trained: raise "
+            f"steps to go on, or set when_run_exists to '{START_ANEW}'."
         )
     elif curve.first:
         lines.append(f"Went on from step {curve.first} to {result.step}.")

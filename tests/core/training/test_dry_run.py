@@ -25,7 +25,7 @@ def test_a_dry_run_counts_and_shows_pairs(tmp_path):
     for words in (
         "9 clips of 3 conditions, 1 of them held out",
         "trained on: 6 clips of 2 conditions; held out: up", "left: 3 clips, 2x",
-        "short.mp4' gives 1 frames but 3 are needed", "broken.mp4' can not be decoded",
+        "short.mp4' gives 1 frame but 3 are needed", "broken.mp4' can not be decoded",
         "4 references and 8 targets, so that 30 steps draw 26.7 targets a clip",
     ):  # fmt: skip
         assert words in text, words

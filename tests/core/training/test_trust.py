@@ -86,9 +86,9 @@ def test_resume_compares_the_backbone_the_data_and_what_is_held_out(tmp_path):
     for name, value in {"backbone": "bb", "frames": 8, "heldout": ["down"]}.items():
         with pytest.raises(Video2LoRAError, match=f"another {name} "):
             run(**{name: value}).resume(allowed=("clips", "steps"))
-    with pytest.raises(Video2LoRAError, match=r"1 clips that the run .* has not seen"):
+    with pytest.raises(Video2LoRAError, match=r"1 clip that the run .* has not seen"):
         run(clips=["1", "2", "3"]).resume()
-    with pytest.raises(Video2LoRAError, match="1 clips that are gone"):
+    with pytest.raises(Video2LoRAError, match="1 clip no longer"):
         run(clips=["1", "3"]).resume(allowed=("clips",))
     more = run(clips=["1", "2", "3"])
     assert more.resume(allowed=("clips",))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import Video2LoRAError
+from ...wording import counted
 from ..settings import TrainingSettings
 from ..settings_file import to_dict
 from .checkpoint import Checkpoint
@@ -72,13 +73,13 @@ def _check_change(run: str, name: str, before: Any, now: Any, allowed: Collectio
         missing = len(set(before) - set(now))
         if missing:
             raise Video2LoRAError(
-                f"The run '{run}' was trained on {missing} clips that are gone or changed in this dataset; "
-                f"give it its dataset back, or {anew}."
+                f"The run '{run}' was trained on {counted(missing, 'clip')} no longer in this dataset, "
+                f"gone or changed; give it its dataset back, or {anew}."
             )
         if name not in allowed:
             raise Video2LoRAError(
-                f"The dataset has {len(set(now) - set(before))} clips that the run '{run}' has not seen; go "
-                f"on with them by `--allow-change clips`, or {anew}."
+                f"The dataset has {counted(len(set(now) - set(before)), 'clip')} that the run '{run}' "
+                f"has not seen; go on with that by `--allow-change clips`, or {anew}."
             )
     elif name in CHANGEABLE and name not in allowed:
         raise Video2LoRAError(
