@@ -1,39 +1,23 @@
-"""Procedural clips with known semantics: the data the embedded models are trained and judged on.
+"""What happens in the demo's clips: semantics, alone or two at once, and what they do to places and pictures.
 
-A clip is a *content* (a coloured shape on a patterned field) and a *semantics* (what happens: a move in some
-direction, a zoom, a wipe, …).  Both are drawn independently, so that a reference and a target can share the
-semantics and nothing else.  Everything is rendered with anti-aliased distance functions in plain PyTorch.
+A clip is a *content* (a character in a scene, see contents.py) and a *semantics* (a move in some direction,
+a zoom, a wipe, …, or two of these).  Both are drawn independently, so that a reference and a target can
+share the semantics and nothing else.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-SIZE = 64  # pixels, height and width
-FRAMES = 8
+SIZE = 96  # pixels, height and width
+FRAMES = 16
 FPS = 8
-
-SHAPES = ("disc", "square", "triangle", "ring")
-SHAPE_COLORS = {
-    "red": (0.95, 0.20, 0.18),
-    "green": (0.25, 0.85, 0.30),
-    "blue": (0.30, 0.50, 1.00),
-    "yellow": (0.98, 0.88, 0.25),
-    "white": (0.96, 0.96, 0.96),
-    "pink": (1.00, 0.50, 0.80),
-}
-FIELD_COLORS = {
-    "navy": (0.10, 0.14, 0.36),
-    "brown": (0.34, 0.20, 0.12),
-    "olive": (0.26, 0.30, 0.10),
-    "gray": (0.32, 0.33, 0.35),
-    "purple": (0.30, 0.12, 0.36),
-}
-PATTERNS = ("plain", "stripes", "dots")
+PARTS = 2  # of a semantics: what happens at once
 
 KINDS = (
     "still",
@@ -50,30 +34,18 @@ KINDS = (
     "flash",
 )
 KIND = {name: index for index, name in enumerate(KINDS)}
-SPEED_RANGE = (2.0, 4.5)  # pixels a frame, for moves and pans
-
-
-@dataclass
-class Content:
-    """What is seen: one entry a clip. Colours and shapes are indices into the tables above; lengths are
-    pixels."""
-
-    shape: Tensor
-    color: Tensor
-    field: Tensor
-    pattern: Tensor
-    center: Tensor  # (B, 2): x, y offset of the shape from the middle of the frame, at mid-clip
-    radius: Tensor
-    phase: Tensor  # (B, 2): offset of the field's pattern
+SPEED_RANGE = (1.4, 3.4)  # pixels a frame, for moves and pans
+ZOOM_RANGE = (0.32, 0.56)  # log of the magnification at the clip's end, from its middle
+ROLL_RANGE = (0.5, 1.0)  # radians, from the clip's middle to its end
+SHAKE_RANGE = (4.0, 7.0)  # pixels
 
 
 @dataclass
 class Semantics:
-    """What happens: `kind` indexes KINDS; `angle` in radians (0 right, clockwise on screen); `amount` in
-    0..1.
+    """What happens: PARTS columns an entry, of which the second is "still" where one thing happens alone.
 
-    angle: direction of move, pan and wipe, hue of tint.  amount: speed, zoom rate, strength.
-    sign: direction of roll, ±1.
+    kind (B, PARTS) indexes KINDS; angle in radians (0 right, clockwise on screen): direction of move, pan and
+    wipe, hue of tint; amount in 0..1: speed, zoom rate, strength; sign: direction of roll, ±1.
     """
 
     kind: Tensor
@@ -84,21 +56,31 @@ class Semantics:
     def __len__(self) -> int:
         return len(self.kind)
 
-    def pick(self, index: Tensor) -> Semantics:
+    def pick(self, index: Tensor | slice) -> Semantics:
         """The entries named by `index` (a long tensor or slice)."""
         return picked(self, index)
 
     def repeat(self, times: int) -> Semantics:
         """Each entry `times` times in a row."""
-        return Semantics(*(getattr(self, f.name).repeat_interleave(times) for f in fields(self)))
+        return Semantics(*(getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self)))
+
+    def of_kind(self, *kinds: str) -> Tensor:
+        """(B, PARTS) which parts are of one of these kinds."""
+        return torch.isin(self.kind, torch.tensor([KIND[k] for k in kinds]))
+
+    def velocities(self) -> Tensor:
+        """(B, PARTS, 2) x, y pixels a frame of each part; zero where it is neither move nor pan."""
+        speed = between(SPEED_RANGE, self.amount) * self.of_kind("move", "pan")
+        return torch.stack([self.angle.cos(), self.angle.sin()], dim=-1) * speed[..., None]
 
     def velocity(self) -> Tensor:
-        """(B, 2) x, y velocity of the shape in pixels a frame; zero where the kind is neither move nor
-        pan."""
-        speed = SPEED_RANGE[0] + (SPEED_RANGE[1] - SPEED_RANGE[0]) * self.amount
-        moving = (self.kind == KIND["move"]) | (self.kind == KIND["pan"])
-        direction = torch.stack([self.angle.cos(), self.angle.sin()], dim=-1)
-        return direction * (speed * moving)[:, None]
+        """(B, 2) x, y velocity that moves and pans give the object, in pixels of the world a frame."""
+        return self.velocities().sum(1)
+
+
+def between(limits: tuple[float, float], amount: Tensor) -> Tensor:
+    """The number that lies at `amount` (0..1) between two limits."""
+    return limits[0] + (limits[1] - limits[0]) * amount
 
 
 def picked(record, index: Tensor | slice):
@@ -111,65 +93,37 @@ def join(*parts: Semantics) -> Semantics:
     return Semantics(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Semantics)))
 
 
-def draw_content(count: int, generator: torch.Generator) -> Content:
-    """Draws `count` contents, uniformly over shapes, colours and patterns."""
-
-    def pick(n: int) -> Tensor:
-        return torch.randint(0, n, (count,), generator=generator)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
-
-    return Content(
-        shape=pick(len(SHAPES)),
-        color=pick(len(SHAPE_COLORS)),
-        field=pick(len(FIELD_COLORS)),
-        pattern=pick(len(PATTERNS)),
-        center=(uniform(count, 2) * 2 - 1) * 4,
-        radius=9 + 3 * uniform(count),
-        phase=uniform(count, 2) * 24,
-    )
-
-
-def draw_semantics(kinds: list[str] | tuple[str, ...], count: int, generator: torch.Generator) -> Semantics:
-    """Draws `count` semantics, uniformly over `kinds` and over each one's continuous parameters."""
-    table = torch.tensor([KIND[k] for k in kinds])
+def draw_semantics(
+    happenings: Sequence[str | tuple[str, str]], count: int, generator: torch.Generator
+) -> Semantics:
+    """Draws `count` semantics, uniformly over `happenings` (kinds, or pairs of kinds) and over the continuous
+    parameters."""
+    pairs = [(h, "still") if isinstance(h, str) else h for h in happenings]
+    table = torch.tensor([[KIND[k] for k in pair] for pair in pairs])
     return Semantics(
-        kind=table[torch.randint(0, len(kinds), (count,), generator=generator)],
-        angle=torch.rand(count, generator=generator) * 2 * math.pi,
-        amount=torch.rand(count, generator=generator),
-        sign=torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1,
+        kind=table[torch.randint(0, len(table), (count,), generator=generator)],
+        angle=torch.rand(count, PARTS, generator=generator) * 2 * math.pi,
+        amount=torch.rand(count, PARTS, generator=generator),
+        sign=torch.randint(0, 2, (count, PARTS), generator=generator) * 2.0 - 1,
     )
 
 
-def _hue_to_rgb(hue: Tensor) -> Tensor:
-    """(B,) hue in radians to saturated (B, 3) colours in 0..1."""
-    offsets = torch.tensor([0.0, 2.0, 4.0]) * math.pi / 3
-    return (0.5 + 0.5 * torch.cos(hue[:, None] - offsets)).clamp(0, 1)
+OPPOSITE_KINDS = {"zoom_in": "zoom_out", "zoom_out": "zoom_in", "fade_in": "fade_out", "fade_out": "fade_in"}
 
 
-def _shape_coverage(content: Content, x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
-    """Anti-aliased mask of the shape in its own pixel coordinates (B, T, H, W); scale is pixels per unit."""
-    r = content.radius[:, None, None, None]
-    disc = (x.square() + y.square()).sqrt() - r
-    square = torch.maximum(x.abs(), y.abs()) - r * 0.86
-    triangle = torch.maximum(0.894 * x.abs() - 0.447 * (y + 1.05 * r), y - 0.8 * r)
-    ring = ((x.square() + y.square()).sqrt() - r * 0.78).abs() - r * 0.32
-    table = torch.stack([disc, square, triangle, ring], dim=1)
-    index = content.shape[:, None, None, None, None].expand(-1, 1, *x.shape[1:])
-    distance = table.gather(1, index)[:, 0] * scale
-    return (0.5 - distance).clamp(0, 1)
+def played_backwards(semantics: Semantics) -> tuple[Semantics, Tensor]:
+    """What the same clips show when played backwards, and (B,) whether that is again something of KINDS.
 
-
-def _field_pattern(content: Content, x: Tensor, y: Tensor) -> Tensor:
-    """Brightness of the field, about 0.75..1.5 (B, T, H, W), from world coordinates in pixels."""
-    u = (x + content.phase[:, 0, None, None, None]) * (2 * math.pi / 24)
-    v = (y + content.phase[:, 1, None, None, None]) * (2 * math.pi / 24)
-    stripes = 1 + 0.45 * torch.sin(u * 0.8 + v * 0.6)
-    dots = 0.8 + 0.8 * torch.sigmoid(6 * (torch.cos(u) + torch.cos(v) - 1))
-    table = torch.stack([torch.ones_like(x), stripes, dots], dim=1)
-    index = content.pattern[:, None, None, None, None].expand(-1, 1, *x.shape[1:])
-    return table.gather(1, index)[:, 0]
+    Tints and wipes leave their trace at the end, so backwards they are none of the kinds.
+    """
+    opposite = torch.tensor([KIND[OPPOSITE_KINDS.get(k, k)] for k in KINDS])
+    turned = Semantics(
+        kind=opposite[semantics.kind],
+        angle=(semantics.angle + math.pi) % (2 * math.pi),
+        amount=semantics.amount,
+        sign=-semantics.sign,
+    )
+    return turned, ~semantics.of_kind("tint", "wipe").any(1)
 
 
 @dataclass
@@ -182,6 +136,21 @@ class Choreography:
     zoom: Tensor
     turn: Tensor
 
+    def views(self) -> Tensor:
+        """(B, T, 2, 3) matrices from places on the screen, in pixels from its middle, to places in the world
+        that the camera sees there."""
+        cos, sin = self.turn.cos() / self.zoom, self.turn.sin() / self.zoom
+        turning = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
+        origin = -turning @ self.camera_shift.transpose(1, 2)[..., None]
+        return torch.cat([turning, origin], dim=-1)
+
+    def object_path(self, center: Tensor) -> Tensor:
+        """(B, 2, T) where on the screen an object is that stands at `center` (B, 2) of the world at mid-clip."""
+        place = center[:, :, None] + self.object_shift
+        cos, sin = self.turn.cos() * self.zoom, self.turn.sin() * self.zoom
+        seen = torch.stack([place[:, 0] * cos - place[:, 1] * sin, place[:, 0] * sin + place[:, 1] * cos], 1)
+        return seen + self.camera_shift
+
 
 def frame_times(frames: int = FRAMES) -> Tensor:
     """(1, frames): the moments of a clip's frames, from 0 at its beginning to 1 at its end."""
@@ -191,22 +160,24 @@ def frame_times(frames: int = FRAMES) -> Tensor:
 def choreograph(semantics: Semantics, time: Tensor) -> Choreography:
     """What the semantics does to places, at the moments `time` (B or 1, T)."""
 
-    def where(name: str) -> Tensor:
-        return (semantics.kind == KIND[name]).float()[:, None]
+    def of(name: str, amount: Tensor) -> Tensor:
+        """(B, PARTS, 1) the amount where a part is of this kind, elsewhere zero."""
+        return (amount * (semantics.kind == KIND[name]))[..., None]
 
-    amount = semantics.amount[:, None]
-    frame = time * (FRAMES - 1)
-    centred = (time - 0.5) * (FRAMES - 1)  # frames from mid-clip
-    travel = semantics.velocity()[:, :, None] * centred[:, None]  # (B, 2, T)
-    wobble = 1 - 2 * (frame.round() % 2)
-    shake_axis = torch.stack([semantics.angle.cos(), semantics.angle.sin()], dim=-1)[:, :, None]
-    shake = shake_axis * (wobble * (3 + 2.5 * amount) * where("shake"))[:, None]
-    rate = 0.5 + 0.5 * amount
+    moment = time[:, None]  # (B or 1, 1, T)
+    centred = (moment - 0.5) * (FRAMES - 1)  # frames from mid-clip
+    travel = semantics.velocities()[..., None] * centred[:, None]  # (B, PARTS, 2, T)
+    wobble = 1 - 2 * ((moment * (FRAMES - 1)).round() % 2)
+    axis = torch.stack([semantics.angle.cos(), semantics.angle.sin()], dim=-1)[..., None]
+    shake = axis * (of("shake", between(SHAKE_RANGE, semantics.amount)) * wobble)[:, :, None]
+    moves, pans = (semantics.of_kind(name)[..., None, None] for name in ("move", "pan"))
+    rate = between(ZOOM_RANGE, semantics.amount)
+    rolled = of("roll", between(ROLL_RANGE, semantics.amount) * semantics.sign)
     return Choreography(
-        object_shift=travel * where("move")[:, None],
-        camera_shift=travel * where("pan")[:, None] + shake,
-        zoom=torch.exp(rate * (2 * time - 1) * 0.9 * (where("zoom_in") - where("zoom_out"))),
-        turn=(2 * time - 1) * (0.6 + 0.6 * amount) * semantics.sign[:, None] * where("roll"),
+        object_shift=(travel * moves).sum(1),
+        camera_shift=(travel * pans + shake).sum(1),
+        zoom=((of("zoom_in", rate) - of("zoom_out", rate)) * (2 * moment - 1)).sum(1).exp(),
+        turn=(rolled * (2 * moment - 1)).sum(1),
     )
 
 
@@ -219,11 +190,8 @@ def screen_axes(size: int) -> tuple[Tensor, Tensor]:
 
 def to_world(moves: Choreography, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The places in the world that the camera sees at x, y (H, W) of the screen: two of (B, T, H, W)."""
-    px = x[None, None] - moves.camera_shift[:, 0, :, None, None]
-    py = y[None, None] - moves.camera_shift[:, 1, :, None, None]
-    cos, sin = moves.turn.cos()[..., None, None], moves.turn.sin()[..., None, None]
-    scale = moves.zoom[..., None, None]
-    return (px * cos + py * sin) / scale, (-px * sin + py * cos) / scale
+    view = moves.views()[..., None, None]
+    return tuple(view[:, :, row, 0] * x + view[:, :, row, 1] * y + view[:, :, row, 2] for row in (0, 1))
 
 
 def veil(image: Tensor, semantics: Semantics, time: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -231,69 +199,32 @@ def veil(image: Tensor, semantics: Semantics, time: Tensor, x: Tensor, y: Tensor
 
     x, y: (H, W) as `screen_axes` gives them.
     """
-    amount = semantics.amount[:, None]
     time = time.clamp(0, 1)
-
-    def over(color: Tensor, alpha: Tensor, name: str) -> None:
-        nonlocal image
-        present = (semantics.kind == KIND[name]).float()
-        alpha = alpha * present.view(-1, *[1] * (alpha.ndim - 1))
-        if alpha.ndim == 2:
-            alpha = alpha[:, None, :, None, None]
-        image = image * (1 - alpha) + color * alpha
-
-    black, white = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1)
-    over(black, (0.75 + 0.25 * amount) * time, "fade_out")
-    over(black, (0.75 + 0.25 * amount) * (1 - time), "fade_in")
-    over(_hue_to_rgb(semantics.angle)[:, :, None, None, None], (0.5 + 0.3 * amount) * time, "tint")
-    over(white, (0.7 + 0.3 * amount) * torch.exp(-((time - 0.5) / 0.18).square()), "flash")
-    along = x * semantics.angle.cos()[:, None, None] + y * semantics.angle.sin()[:, None, None]
-    reach = (-0.6 + 0.8 * time) * SIZE  # from before the first edge to a little past the middle
-    sharp = x.shape[-1] / SIZE
-    curtain = (0.5 + (reach[..., None, None] - along[:, None]) * sharp).clamp(0, 1)
-    over(black + 0.02, curtain[:, None], "wipe")
-    return image.clamp(0, 1)
-
-
-def render(content: Content, semantics: Semantics, size: int = SIZE) -> Tensor:
-    """Renders clips.
-
-    Returns:
-        (B, 3, FRAMES, size, size) float32 in 0..1.
-    """
-    time = frame_times()
-    moves, (x, y) = choreograph(semantics, time), screen_axes(size)
-    wx, wy = to_world(moves, x, y)
-    ox = wx - content.center[:, 0, None, None, None] - moves.object_shift[:, 0, :, None, None]
-    oy = wy - content.center[:, 1, None, None, None] - moves.object_shift[:, 1, :, None, None]
-    mask = _shape_coverage(content, ox, oy, moves.zoom[..., None, None] * (size / SIZE))[:, None]
-    fields_rgb = torch.tensor(list(FIELD_COLORS.values()))[content.field][:, :, None, None, None]
-    colors_rgb = torch.tensor(list(SHAPE_COLORS.values()))[content.color][:, :, None, None, None]
-    image = fields_rgb * _field_pattern(content, wx, wy)[:, None] * (1 - mask) + colors_rgb * mask
-    return veil(image, semantics, time, x, y)
+    kept, added = torch.ones(len(semantics), 1, time.shape[1]), torch.zeros(len(semantics), 3, time.shape[1])
+    for part in range(PARTS):
+        kind, amount = semantics.kind[:, part, None], semantics.amount[:, part, None]
+        for name, color, alpha in (
+            ("fade_out", 0.0, (0.75 + 0.25 * amount) * time),
+            ("fade_in", 0.0, (0.75 + 0.25 * amount) * (1 - time)),
+            ("tint", hue_to_rgb(semantics.angle[:, part])[..., None], (0.5 + 0.3 * amount) * time),
+            ("flash", 1.0, (0.7 + 0.3 * amount) * torch.exp(-((time - 0.5) / 0.16).square())),
+        ):
+            alpha = (alpha * (kind == KIND[name]))[:, None]
+            kept, added = kept * (1 - alpha), added * (1 - alpha) + color * alpha
+    image = torch.addcmul(added[..., None, None], image, kept[..., None, None])
+    for part in range(PARTS):
+        rows = (semantics.kind[:, part] == KIND["wipe"]).nonzero()[:, 0]
+        if len(rows):
+            angle = semantics.angle[rows, part, None, None]
+            along = (x * angle.cos() + y * angle.sin())[:, None]
+            reach = (-0.6 + 0.8 * time) * SIZE  # from before the first edge to a little past the middle
+            reach = reach.expand(len(semantics), -1)[rows][..., None, None]
+            open_ = (0.5 - (reach - along) * (x.shape[-1] / SIZE)).clamp(0, 1)
+            image[rows] = image[rows] * open_[:, None]
+    return image.clamp_(0, 1)
 
 
-def make_visible(content: Content, semantics: Semantics) -> Content:
-    """The content with a patterned field where a plain one would hide what the camera does (pan, roll)."""
-    camera = (semantics.kind == KIND["pan"]) | (semantics.kind == KIND["roll"])
-    hidden = camera & (content.pattern == PATTERNS.index("plain"))
-    return replace(content, pattern=torch.where(hidden, PATTERNS.index("stripes"), content.pattern))
-
-
-OPPOSITE_KINDS = {"zoom_in": "zoom_out", "zoom_out": "zoom_in", "fade_in": "fade_out", "fade_out": "fade_in"}
-
-
-def played_backwards(semantics: Semantics) -> tuple[Semantics, Tensor]:
-    """What the same clips show when played backwards, and (B,) whether that is again one of KINDS.
-
-    Tints and wipes leave their trace at the end, so backwards they are none of the kinds.
-    """
-    opposite = torch.tensor([KIND[OPPOSITE_KINDS.get(k, k)] for k in KINDS])
-    turned = Semantics(
-        kind=opposite[semantics.kind],
-        angle=(semantics.angle + math.pi) % (2 * math.pi),
-        amount=semantics.amount,
-        sign=-semantics.sign,
-    )
-    lasting = torch.tensor([KIND["tint"], KIND["wipe"]])
-    return turned, ~torch.isin(semantics.kind, lasting)
+def hue_to_rgb(hue: Tensor) -> Tensor:
+    """(B,) hue in radians to saturated (B, 3) colours in 0..1."""
+    offsets = torch.tensor([0.0, 2.0, 4.0]) * math.pi / 3
+    return (0.5 + 0.5 * torch.cos(hue[:, None] - offsets)).clamp(0, 1)
