@@ -1,6 +1,6 @@
-"""Trains the demo's backbone (UNet, motion modules, text encoder) on procedural clips, by wall-clock.
+"""Trains the demo's backbone (UNet, motion modules, text encoder) on procedural clips.
 
-    python -m torch.distributed.run --nproc_per_node 2 lab/train_base.py --minutes 75
+    python lab/train_base.py --steps 8000 --init demo/models
 
 The plain diffusion objective in v-prediction, in one process or several that average their gradients.
 Captions say what is seen and, for all but still clips, what happens; so a prompt that says nothing about
@@ -17,23 +17,32 @@ from pathlib import Path
 
 import torch
 from hosted import comfy_tools
+from judging.judge import JUDGE_FILE
 from torch import Tensor, nn
-from world import clips
+from world import clips, contents
+from world.conditions import PAIRS
 
-KIND_WEIGHTS = {"still": 0.14, "move": 0.42, "pan": 0.06}  # the other kinds share the rest evenly
+KIND_WEIGHTS = {"still": 0.14, "move": 0.34, "pan": 0.06}  # the other kinds share the rest evenly
+PAIR_SHARE = 0.22  # two things at once, all pairs alike
 EMPTY_CAPTIONS = 0.03
 HIGH_NOISE = (0.5, 0.5)  # this share of the draws comes from above this part of the schedule
-PROBE_EVERY = 500
+PROBE_EVERY = 250
 ENCODE_PER_STEP = 3
+SAVE_EVERY = 180  # seconds
 
 
-def draw_kinds(count: int, generator: torch.Generator) -> clips.Semantics:
-    """Semantics in the proportions of the base's training set."""
-    rest = (1 - sum(KIND_WEIGHTS.values())) / (len(clips.KINDS) - len(KIND_WEIGHTS))
-    weights = torch.tensor([KIND_WEIGHTS.get(k, rest) for k in clips.KINDS])
-    semantics = clips.draw_semantics(clips.KINDS, count, generator)
-    semantics.kind = torch.multinomial(weights, count, replacement=True, generator=generator)
-    return semantics
+def draw_happenings(count: int, generator: torch.Generator) -> clips.Semantics:
+    """Semantics in the proportions of the base's training set; nothing is held out."""
+    rest = (1 - PAIR_SHARE - sum(KIND_WEIGHTS.values())) / (len(clips.KINDS) - len(KIND_WEIGHTS))
+    shares = {kind: KIND_WEIGHTS.get(kind, rest) for kind in clips.KINDS}
+    shares |= dict.fromkeys(PAIRS, PAIR_SHARE / len(PAIRS))
+    drawn = torch.multinomial(
+        torch.tensor(list(shares.values())), count, replacement=True, generator=generator
+    )
+    happenings = tuple(shares)
+    return clips.join(
+        *[clips.draw_semantics((happenings[index],), 1, generator) for index in drawn.tolist()]
+    )
 
 
 def draw_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
@@ -72,9 +81,9 @@ class LatentPool:
         """Adds `count` new clips, in place of the oldest once the pool is full."""
         from world.captions import full_captions
 
-        semantics = draw_kinds(count, self._generator)
-        content = clips.make_visible(clips.draw_content(count, self._generator), semantics)
-        latents = self._encode(clips.render(content, semantics)).half()
+        semantics = draw_happenings(count, self._generator)
+        content = contents.draw_content(count, self._generator)
+        latents = self._encode(contents.render(content, semantics)).half()
         turned, reversible = clips.played_backwards(semantics)
         dropped = torch.rand(count, generator=self._generator) < EMPTY_CAPTIONS
         ids, ids_backwards = (
@@ -89,7 +98,7 @@ class LatentPool:
                 self._next = (self._next + 1) % self._size
 
     def draw_pairs(self, pairs: int) -> tuple[Tensor, Tensor]:
-        """Latents (2 * pairs, 4, F, H, W) and token ids (2 * pairs, 16) of random clips.
+        """Latents (2 * pairs, 4, F, H, W) and token ids (2 * pairs, tokens) of random clips.
 
         The second of a pair is the first played backwards, with the caption that is true of it, so that a
         pair differs in its direction and in nothing else; where backwards is no kind, it is another clip.
@@ -125,10 +134,10 @@ def report(step: int, done: float, losses: list[tuple[Tensor, Tensor]]) -> None:
     print(f"{step:6d} {done:5.1%} loss {es.mean():.4f} by noise {text}", flush=True)
 
 
-def report_probe(step: int, measured: tuple[float, float]) -> None:
+def report_probe(step: int, measured: dict[str, float]) -> None:
     """Prints what the probe measured: the gate of this training is a cosine of 0.85."""
-    cosine, ratio = measured
-    print(f"{step:6d} told in words: velocity cosine {cosine:.3f}, speed ratio {ratio:.2f}", flush=True)
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
+    print(f"{step:6d} told in words: {figures}", flush=True)
 
 
 def rate_factor(step: int, done: float) -> float:
@@ -146,11 +155,12 @@ def update_average(average: nn.Module, net: nn.Module, step: int) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Trains or resumes until the minutes are over; the state is in the file options.state."""
+    """Trains or resumes until the steps are done; the state is in the file options.state."""
     from backbone.backbone_net import BackboneNet, sigma_table
     from backbone.base_probe import DirectionProbe
     from backbone.base_state import load_state, save_state
     from backbone.muon import MuonAdamW
+    from backbone.shipped_start import start_from
     from world.captions import CaptionTokens, opposite_rows, vocabulary
 
     from video2lora_core.training.processes import Processes
@@ -160,6 +170,8 @@ def train(options: argparse.Namespace) -> None:
     known = vocabulary(tokens)
     net = BackboneNet(known)
     net.oppose(opposite_rows(tokens, known))
+    if options.init is not None:
+        start_from(net, options.init)
     average = copy.deepcopy(net).requires_grad_(False)
     optimizer = MuonAdamW(net, options.rate, lambda name: "embedding" not in name)
     step, spent = 0, 0.0
@@ -169,21 +181,13 @@ def train(options: argparse.Namespace) -> None:
     pool = LatentPool(FastEncoder(options.vae), tokens, 4096, generator)
     for _ in range(8):
         pool.refresh(48)
-    probe = DirectionProbe(options.vae, tokens) if processes.is_main else None
+    probe = DirectionProbe(options.vae, options.judge, tokens) if processes.is_main else None
     parameters = [p for p in net.parameters() if p.requires_grad]
     sigmas = sigma_table()
     started, last_save, losses = time.monotonic() - spent, time.monotonic(), []
-    while True:
-        # One clock for all: a process that stopped a step early would leave the others waiting.
-        elapsed = float(processes.mean(torch.tensor(time.monotonic() - started, dtype=torch.float64)))
-        done = elapsed / (60 * options.minutes)
-        if processes.is_main and (done >= 1 or time.monotonic() - last_save > 180):
-            last_save = time.monotonic()
-            save_state(options.state, net, average, optimizer, step, elapsed)
-        if done >= 1:
-            break
+    while step < options.steps:
         for group in optimizer.param_groups:
-            group["lr"] = options.rate * rate_factor(step, done)
+            group["lr"] = options.rate * rate_factor(step, step / options.steps)
         pool.refresh(ENCODE_PER_STEP)
         t, errors = pair_errors(net, pool, options.batch // 2, sigmas, generator)
         optimizer.zero_grad()
@@ -195,12 +199,13 @@ def train(options: argparse.Namespace) -> None:
         update_average(average, net, step)
         losses.append((t, errors.detach()))
         if step % 50 == 0 and processes.is_main:
-            report(step, done, losses)
+            report(step, step / options.steps, losses)
             losses = []
-        if step % PROBE_EVERY == 0 and processes.is_main:
+        if processes.is_main and (step == options.steps or time.monotonic() - last_save > SAVE_EVERY):
+            save_state(options.state, net, average, optimizer, step, time.monotonic() - started)
+            last_save = time.monotonic()
+        if processes.is_main and (step == options.steps or step % PROBE_EVERY == 0):
             report_probe(step, probe(average))
-    if processes.is_main:
-        report_probe(step, probe(average))
     processes.finish()
 
 
@@ -208,13 +213,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--vae", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "vae.safetensors")
-    parser.add_argument(
-        "--state", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "base.safetensors"
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=75, help="wall-clock minutes, counted over all resumes"
-    )
+    folder = comfy_tools.ROOT / "lab" / "training"
+    parser.add_argument("--vae", type=Path, default=folder / "vae.safetensors")
+    parser.add_argument("--state", type=Path, default=folder / "base.safetensors")
+    parser.add_argument("--init", type=Path, help="start from the weights of a folder like demo/models")
+    parser.add_argument("--judge", type=Path, default=JUDGE_FILE, help="who measures velocities")
+    parser.add_argument("--steps", type=int, default=8000, help="counted over all resumes")
     parser.add_argument("--batch", type=int, default=16, help="clips a step and process")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")

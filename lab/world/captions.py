@@ -4,13 +4,17 @@ ids."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from . import clips
+from .characters import CHARACTERS
+from .contents import Content
+from .scenes import SCENES
 
-CONTEXT_TOKENS = 16
+CONTEXT_TOKENS = 20
 OPPOSITES = (("right", "left"), ("down", "up"))
 
 
@@ -30,19 +34,12 @@ def _heading(angle: float) -> str:
 HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
 
 
-def content_caption(content: clips.Content, i: int) -> str:
-    """What is seen in clip i, e.g. "red disc, navy stripes"."""
-    color, field = tuple(clips.SHAPE_COLORS)[content.color[i]], tuple(clips.FIELD_COLORS)[content.field[i]]
-    return f"{color} {clips.SHAPES[content.shape[i]]}, {field} {clips.PATTERNS[content.pattern[i]]}"
+def content_caption(content: Content, i: int) -> str:
+    """What is seen in clip i, e.g. "fox, beach"."""
+    return f"{tuple(CHARACTERS)[content.character[i]]}, {tuple(SCENES)[content.scene[i]]}"
 
 
-def semantics_caption(semantics: clips.Semantics, i: int) -> str:
-    """What happens in clip i, in words coarse enough for a text encoder; empty for a still clip."""
-    kind, angle, amount = (
-        clips.KINDS[semantics.kind[i]],
-        float(semantics.angle[i]),
-        float(semantics.amount[i]),
-    )
+def _part_caption(kind: str, angle: float, amount: float, sign: float) -> str:
     match kind:
         case "still":
             return ""
@@ -52,7 +49,7 @@ def semantics_caption(semantics: clips.Semantics, i: int) -> str:
         case "tint":
             return f"tint {HUES[round(angle / (math.pi / 3)) % 6]}"
         case "roll":
-            return f"roll {'right' if semantics.sign[i] > 0 else 'left'}"
+            return f"roll {'right' if sign > 0 else 'left'}"
         case _:
             return kind.replace("_", " ")
 
@@ -60,23 +57,42 @@ def semantics_caption(semantics: clips.Semantics, i: int) -> str:
 COMPASS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
 
 
-def semantics_label(semantics: clips.Semantics, i: int) -> str:
-    """What happens in clip i for people to read, e.g. "move down right, fast"."""
-    kind, angle = clips.KINDS[semantics.kind[i]], float(semantics.angle[i])
+def _part_label(kind: str, angle: float, amount: float, sign: float) -> str:
     if kind not in ("move", "pan", "wipe"):
-        return semantics_caption(semantics, i) or kind
+        return _part_caption(kind, angle, amount, sign)
     label = f"{kind} {COMPASS[round(angle / (math.pi / 4)) % 8]}"
-    return label if kind == "wipe" else f"{label}, {_level(float(semantics.amount[i]))}"
+    return label if kind == "wipe" else f"{label}, {_level(amount)}"
 
 
-def full_caption(content: clips.Content, semantics: clips.Semantics, i: int) -> str:
+def _parts(semantics: clips.Semantics, i: int, say: Callable[[str, float, float, float], str]) -> list[str]:
+    """What `say` makes of each part of entry i, without what is empty."""
+    columns = (semantics.kind, semantics.angle, semantics.amount, semantics.sign)
+    said = [
+        say(clips.KINDS[kind], angle, amount, sign)
+        for kind, angle, amount, sign in zip(*(column[i].tolist() for column in columns), strict=True)
+    ]
+    return [words for words in said if words]
+
+
+def semantics_caption(semantics: clips.Semantics, i: int) -> str:
+    """What happens in clip i, in words coarse enough for a text encoder, both parts; empty for a still
+    clip."""
+    return ", ".join(_parts(semantics, i, _part_caption))
+
+
+def semantics_label(semantics: clips.Semantics, i: int) -> str:
+    """What happens in clip i for people to read, e.g. "move down right, fast + zoom in"."""
+    return " + ".join(_parts(semantics, i, _part_label)) or "still"
+
+
+def full_caption(content: Content, semantics: clips.Semantics, i: int) -> str:
     """What happens, then what is seen, in clip i."""
     seen, happens = content_caption(content, i), semantics_caption(semantics, i)
     return f"{happens}, {seen}" if happens else seen
 
 
 class CaptionTokens:
-    """Turns captions into (B, 16) ids, padded with the end token as the host pads them."""
+    """Turns captions into (B, CONTEXT_TOKENS) ids, padded with the end token as the host pads them."""
 
     def __init__(self) -> None:
         import comfy.sd1_clip
@@ -98,7 +114,7 @@ class CaptionTokens:
 
 def vocabulary(tokens: CaptionTokens) -> Tensor:
     """The sorted ids that any caption of these clips can hold."""
-    words = [*clips.SHAPES, *clips.SHAPE_COLORS, *clips.FIELD_COLORS, *clips.PATTERNS, *HUES]
+    words = [*CHARACTERS, *SCENES, *HUES]
     words += [
         "moves",
         "camera",
@@ -121,7 +137,7 @@ def vocabulary(tokens: CaptionTokens) -> Tensor:
     return torch.tensor(sorted(ids))
 
 
-def full_captions(content: clips.Content, semantics: clips.Semantics) -> tuple[list[str], list[str]]:
+def full_captions(content: Content, semantics: clips.Semantics) -> tuple[list[str], list[str]]:
     """What is seen, and what happens and is seen, for every clip."""
     seen = [content_caption(content, i) for i in range(len(semantics))]
     return seen, [full_caption(content, semantics, i) for i in range(len(semantics))]

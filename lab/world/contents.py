@@ -61,15 +61,14 @@ def render(content: Content, semantics: clips.Semantics, size: int = clips.SIZE)
     moves = clips.choreograph(semantics, time)
     views = moves.views()
     views = torch.cat([views[..., :2] * (clips.SIZE / 2), views[..., 2:]], dim=-1)  # from -1..1 on the screen
-    image = _sample(_scenery(content), _placed(views, content.offset[:, None], scenes.WORLD), size, "reflection")
+    coarser = max(1, clips.SIZE // size)  # smaller clips are drawn from smaller pictures, or they would flicker
+    scenery = F.avg_pool2d(_scenery(content), coarser)
+    image = _sample(scenery, _placed(views, content.offset[:, None], scenes.WORLD), size, "reflection")
+    texels = SPRITE // coarser
+    side = content.size * (texels / (texels - 2 * characters.MARGIN))
     place = -content.center[:, None] - moves.object_shift.transpose(1, 2)
-    side = content.size * (SPRITE / (SPRITE - 2 * characters.MARGIN))
-    sprite = _sample(
-        characters.sprites(SPRITE)[content.character],
-        _placed(views, place, side[:, None, None, None]),
-        size,
-        "zeros",
-    )
+    placed = _placed(views, place, side[:, None, None, None])
+    sprite = _sample(characters.sprites(texels)[content.character], placed, size, "zeros")
     image.mul_(1 - sprite[:, 3:]).add_(sprite[:, :3])
     return clips.veil(image, semantics, time, *clips.screen_axes(size))
 

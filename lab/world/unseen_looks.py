@@ -15,22 +15,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from . import looks
+from . import characters, looks
 
 PHOTOGRAPHS = (
     "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png",
     "gravel.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg",
 )  # fmt: skip
 PHOTOGRAPH = 160  # pixels, side of a photograph as it is used: what a zoom out shows at its end
-EMOJI_FONTS = (
-    Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"),
-    Path.home() / ".local/share/fonts/NotoColorEmoji.ttf",
-)
-EMOJI_SIZE = 109  # the only size that the font's bitmaps have
-EMOJI = "😀😎🐶🐱🐸🐼🦊🐷🐔🐧🐢🐙🦋🐞🍎🍋🍓🍔🍕🍩🎈⚽🏀🚗🚕🚀🌻🌵🍄⭐🔥💎🎁🎃👻🤖"
+# None of them is one of the demo's own characters.
+EMOJI = "😀😎🐷🐔🐧🐞🦁🐨🐵🐰🦄🐳🦀🦋🍋🍓🍔🍩🍉🍌⚽🏀🚕🚲🌻🌵🔥💎🎁🎃🎲🥕"
 
 
 def mosaics(count: int, generator: torch.Generator) -> Tensor:
@@ -86,17 +82,11 @@ def photographs() -> Tensor | None:
     return torch.stack(pictures) if pictures else None
 
 
-def emoji(font: Path | None = None) -> Tensor | None:
-    """(n, 4, SPRITE, SPRITE) of the font's emoji, None where there is no such font."""
-    path = next((p for p in ((font,) if font else EMOJI_FONTS) if p.exists()), None)
-    if path is None:
+def emoji() -> Tensor | None:
+    """(n, 4, SPRITE, SPRITE) of EMOJI, None where the font is not installed."""
+    font = characters.find_font()
+    if font is None:
         return None
-    face = ImageFont.truetype(str(path), EMOJI_SIZE)
-    sprites = []
-    for character in EMOJI:
-        picture = Image.new("RGBA", (160, 160))
-        ImageDraw.Draw(picture).text((80, 80), character, font=face, embedded_color=True, anchor="mm")
-        picture = picture.crop(picture.getbbox()).resize((64, 64), Image.Resampling.LANCZOS)
-        sprites.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255)
+    sprites = torch.stack([characters.draw_emoji(character, 64, font) for character in EMOJI])
     # A margin, as looks.sprites have: their things reach to two thirds of the image.
-    return F.interpolate(F.pad(torch.stack(sprites), (12, 12, 12, 12)), looks.SPRITE, mode="area")
+    return F.interpolate(F.pad(sprites, (12, 12, 12, 12)), looks.SPRITE, mode="area")
