@@ -20,12 +20,11 @@ from hosted.comfy_tools import start_host
 from judging.evaluation_sets import EFFECT_SETS, MOTION_SETS, References, Scene
 from judging.footage import read_window
 from judging.foreign_sets import SETS, draw, families
-from judging.judge import ATTRIBUTES, JUDGE_FILE, accuracy, load_judge, truth
+from judging.judge import ATTRIBUTES, JUDGE_FILE, accuracy, cosine, load_judge, truth
 from judging.kept_samples import KeptSamples
 from judging.report import Report, summarise
 from torch import Tensor
-from world import captions, clips, conditions
-from world.tracking import cosine, track
+from world import captions, clips, conditions, contents
 
 FIRST_SEED = 1_000_000  # training uses small ones
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
@@ -45,7 +44,7 @@ class Evaluation:
 
     def run(self, quick: bool) -> None:
         """All measurements, or only velocities of seen and held-out directions with their controls."""
-        moving, without = self._scene("moves", patterned=False)
+        moving, without = self._scene("moves")
         references, videos = {}, {}
         for number, (name, (kinds, accept)) in enumerate(MOTION_SETS.items()):
             if quick and name == "heldout_speeds":
@@ -61,13 +60,13 @@ class Evaluation:
         self._strength_curve(moving, without, videos["seen"], references["seen"])
         semantics, scene = references["seen"].semantics.pick(slice(0, FEW)), moving.first(FEW)
         told = self._sample("moves, told in words", scene, prompts=scene.told(semantics))
-        self._add_velocity("prompted", track_scene(told, scene), semantics.velocity())
+        self._add_velocity("prompted", self._velocity(told), semantics.velocity())
 
     def foreign(self, all_families: bool) -> None:
         """References in looks that nothing was trained on: how well moves are followed, and what else is
         recognised; of that, also how much is in clips that show it perfectly.  Without `all_families`
         FEW with photographs alone, where they are installed."""
-        scenes = [self._scene(name, patterned) for name, patterned in (("moves", False), ("effects", True))]
+        scenes = [self._scene(name) for name in ("moves", "effects")]
         found, missing = families(self._generator(60))
         for sentence in missing:
             print(sentence, flush=True)
@@ -81,28 +80,28 @@ class Evaluation:
                 scene, without = scenes[not moves][0].first(few), scenes[not moves][1]
                 video = self._sample(f"foreign, {label}", scene, references.weights)
                 if moves:
-                    self._add_velocity(label, track_scene(video, scene), semantics.velocity())
-                elif self.judge is not None:
+                    self._add_velocity(label, self._velocity(video), semantics.velocity())
+                else:
                     self._add_effects(label, video, semantics)
-                    self._add_effects(f"{label}_drawn", clips.render(scene.content, semantics), semantics)
+                    self._add_effects(f"{label}_drawn", contents.render(scene.content, semantics), semantics)
                 self._keep_examples(f"foreign, {label}", video, without, references, 2)
 
     def show(self, label: str, reference: Tensor) -> None:
         """Keeps an example of a reference (1, 3, F, H, W) of which nobody says what happens in it."""
-        scene, without = self._scene("moves", patterned=False)
+        scene, without = self._scene("moves")
         scene = scene.first(1)
         video = self.models.sample(scene.noise, scene.prompts, self.models.predict(reference))
         self.examples.append((label, reference[0], without[0], video[0]))
 
-    def _scene(self, name: str, patterned: bool) -> tuple[Scene, Tensor]:
+    def _scene(self, name: str) -> tuple[Scene, Tensor]:
         """The contents that sets are generated with, and their clips without a LoRA."""
         if name not in self._scenes:
-            scene = Scene.draw(self.count, self._generator(int(patterned)), patterned)
+            scene = Scene.draw(self.count, self._generator(len(self._scenes)))
             self._scenes[name] = scene, self._sample(f"{name}, no LoRA", scene)
         return self._scenes[name]
 
     def _effects(self) -> None:
-        scene, without = self._scene("effects", patterned=True)
+        scene, without = self._scene("effects")
         seen = None
         for number, (name, (kinds, accept)) in enumerate(EFFECT_SETS.items()):
             references = self._references(kinds, accept, 10 + number)
@@ -127,8 +126,7 @@ class Evaluation:
         generator = self._generator(100 + number)
         semantics = conditions.draw_matching(kinds, self.count, generator, accept)
         semantics = semantics.pick(torch.randperm(self.count, generator=generator))
-        content = clips.make_visible(clips.draw_content(self.count, generator), semantics)
-        video = clips.render(content, semantics)
+        video = contents.render(contents.draw_content(self.count, generator), semantics)
         return References(semantics, video, self.models.predict(video))
 
     def _sample(
@@ -147,6 +145,10 @@ class Evaluation:
         )
         return video
 
+    def _velocity(self, video: Tensor) -> Tensor:
+        """(B, 2) of the characters in these clips, as the judge sees it."""
+        return self.judge.decide(video)["velocity"]
+
     def _add_velocity(self, name: str, velocity: Tensor, wanted: Tensor) -> None:
         self.report.add("velocity_cosine", name, cosine(velocity, wanted))
         self.report.add("speed_ratio", name, velocity.norm(dim=-1) / wanted.norm(dim=-1))
@@ -154,10 +156,8 @@ class Evaluation:
     def _judge_motion(
         self, name: str, video: Tensor, without: Tensor, scene: Scene, references: References
     ) -> None:
-        self._add_velocity(name, track_scene(video, scene), references.semantics.velocity())
+        self._add_velocity(name, self._velocity(video), references.semantics.velocity())
         self._keep_examples(f"move, {name}", video, without, references, 2)
-        if self.judge is None:
-            return
         with_lora, bare = self.judge.decide(video), self.judge.decide(without)
         kept = torch.stack([(with_lora[key] == bare[key]).float() for key in ATTRIBUTES])
         self.report.add("content_kept", name, kept.mean(0))
@@ -170,7 +170,7 @@ class Evaluation:
         half = self.count // 2
         shuffled = self._sample("moves, shuffled", scene, seen.weights.roll(half, 0))
         for name, video, used in (("no_lora", without, None), ("shuffled", shuffled, half)):
-            velocity = track_scene(video, scene)
+            velocity = self._velocity(video)
             pairs = cosine(velocity[:, None], wanted[None])
             others = torch.ones_like(pairs)
             if used is not None:
@@ -187,7 +187,7 @@ class Evaluation:
             video = full[:few]  # those of strength 1
             if strength != 1:
                 video = self._sample(f"moves, strength {strength}", scene, seen.weights[:few], strength)
-            velocity = track_scene(video, scene)
+            velocity = self._velocity(video)
             self.report.add("strength_velocity_cosine", str(strength), cosine(velocity, wanted))
             self.report.add(
                 "strength_speed_ratio", str(strength), velocity.norm(dim=-1) / wanted.norm(dim=-1)
@@ -196,22 +196,23 @@ class Evaluation:
                 self.report.figures["zeroed_lora"] = {"equals_no_lora": torch.equal(video, without[:few])}
 
     def _add_effects(self, name: str, video: Tensor, semantics: clips.Semantics) -> None:
-        true = conditions.class_of(semantics)
-        right = (self.judge.decide(video)["semantics"] == true).float()
+        true = conditions.classes_of(semantics)
+        right = (self.judge.decide(video)["happens"] == true).all(1).float()
         self.report.add("effect_accuracy", name, right)
         by_class = {
-            conditions.CLASSES[index]: round(float(right[true == index].mean()), 3)
-            for index in true.unique().tolist()
+            conditions.CLASSES[index]: round(float(right[true[:, index]].mean()), 3)
+            for index in true.any(0).nonzero()[:, 0].tolist()
         }
         self.report.figures.setdefault("effect_accuracy_by_class", {})[name] = by_class
 
     def _judge_real_clips(self) -> None:
         generator = self._generator(50)
         semantics = conditions.draw_classes(8 * len(conditions.CLASSES), generator)
-        content = clips.make_visible(clips.draw_content(len(semantics), generator), semantics)
-        video, true = clips.render(content, semantics), truth(content, semantics)
+        content = contents.draw_content(len(semantics), generator)
+        video, true = contents.render(content, semantics), truth(content, semantics)
         decided = self.judge.decide(video)
-        self.report.add("effect_accuracy", "real_clips", (decided["semantics"] == true["semantics"]).float())
+        right = (decided["happens"] == true["happens"]).all(1)
+        self.report.add("effect_accuracy", "real_clips", right.float())
         decoded = self.models.vae.decode(self.models.vae.encode(video))
         self.report.figures["judge_on_real_clips"] = {
             "rendered": accuracy(decided, true),
@@ -222,18 +223,13 @@ class Evaluation:
         self, label: str, video: Tensor, without: Tensor, references: References, count: int
     ) -> None:
         """The first of each different class, up to `count`."""
-        classes = conditions.class_of(references.semantics).tolist()
-        first = {value: index for index, value in reversed(list(enumerate(classes)))}
+        classes = conditions.classes_of(references.semantics).tolist()
+        first = {tuple(value): index for index, value in reversed(list(enumerate(classes)))}
         chosen = sorted(first.values())[:count]
         chosen += [i for i in range(len(classes)) if i not in chosen][: count - len(chosen)]
         for i in chosen:
             happens = captions.semantics_label(references.semantics, i)
             self.examples.append((f"{label}: {happens}", references.video[i], without[i], video[i]))
-
-
-def track_scene(video: Tensor, scene: Scene) -> Tensor:
-    """(B, 2) velocities of generated clips, by the colours their prompts ask for."""
-    return track(video, scene.content.color, scene.content.field)
 
 
 def main() -> None:
@@ -264,7 +260,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         from hosted.demo_models import BACKBONE, HYPERNET, MOTION, DemoModels
 
-        judge = None if options.quick else load_judge(options.judge)[0]
+        judge = load_judge(options.judge)[0]
         started = time.monotonic()
         hypernet = options.hypernet or options.models / HYPERNET
         files = (options.models / BACKBONE, options.models / MOTION)

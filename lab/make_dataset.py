@@ -17,17 +17,18 @@ import torch
 from hosted import comfy_tools
 from safetensors.torch import save_file
 from torch import Tensor
-from world import clips, foreign
+from world import clips, contents, foreign
+from world.captions import CONTEXT_TOKENS
 from world.clips import picked
-from world.conditions import draw_training, in_held_out_speeds, is_kind
+from world.conditions import draw_training, is_held_out, is_kind
 
 FORMATS = (
-    (8, 64, 64),
-    (8, 32, 64),
-    (8, 48, 64),
-    (8, 64, 40),
-    (5, 64, 64),
-    (12, 64, 64),
+    (16, 96, 96),
+    (16, 48, 96),
+    (16, 72, 96),
+    (16, 96, 64),
+    (10, 96, 96),
+    (24, 96, 96),
 )  # frames, height, width
 AUGMENTATIONS = (
     "contrast",
@@ -37,15 +38,14 @@ AUGMENTATIONS = (
     "noise",
     "compression",
 )  # those that leave hues alone
-DOTTED_PANS = 0.5  # of the pans are given dots, which show every direction; along stripes nothing shows
 AT_ONCE = 8
 LOOKS = 800  # pictures in the store, and half as many sprites again
 
 
 def with_twins(drawn: clips.Semantics) -> tuple[clips.Semantics, Tensor]:
     """The semantics with the pans' twins behind them, and (M,) the row of each one's twin, -1 for none."""
-    moved = replace(drawn, kind=torch.full_like(drawn.kind, clips.KIND["move"]))
-    paired = (is_kind(drawn, "pan") & ~in_held_out_speeds(moved)).nonzero()[:, 0]
+    moved = replace(drawn, kind=torch.where(drawn.of_kind("pan"), clips.KIND["move"], drawn.kind))
+    paired = (is_kind(drawn, "pan") & ~is_held_out(moved)).nonzero()[:, 0]
     twin = torch.full((len(drawn) + len(paired),), -1)
     twin[paired] = torch.arange(len(drawn), len(twin))
     twin[len(drawn) :] = paired
@@ -77,7 +77,7 @@ class Maker:
             for number in range(1, len(FORMATS))
         }
         self.ids = {
-            name: torch.zeros(count, self.clips, 16, dtype=torch.long)
+            name: torch.zeros(count, self.clips, CONTEXT_TOKENS, dtype=torch.long)
             for name in ("content_ids", "full_ids", "full_backwards_ids")
         }
         self.store = foreign.LookStore(LOOKS, self.generator)
@@ -86,10 +86,7 @@ class Maker:
         """Draw the clips of these conditions and of their twins."""
         semantics, paired = self.conditions.pick(rows), self.twin[rows] >= 0
         repeated = semantics.repeat(self.clips)
-        content = clips.make_visible(clips.draw_content(len(repeated), self.generator), repeated)
-        chosen = torch.rand(len(repeated), generator=self.generator) < DOTTED_PANS
-        dots = clips.PATTERNS.index("dots")
-        content.pattern = torch.where(chosen & is_kind(repeated, "pan"), dots, content.pattern)
+        content = contents.draw_content(len(repeated), self.generator)
         self._fill_own(rows, content)
         if paired.any():
             self._fill_own(self.twin[rows[paired]], picked(content, paired.repeat_interleave(self.clips)))
@@ -105,12 +102,12 @@ class Maker:
                     moving.radius = torch.where(moving.radius > 0, moving.radius, radius)
                     self._fill_foreign(self.twin[rows[same & paired]], moving, size, number)
 
-    def _fill_own(self, rows: Tensor, content: clips.Content) -> None:
+    def _fill_own(self, rows: Tensor, content: contents.Content) -> None:
         from world.captions import full_captions
 
         semantics = self.conditions.pick(rows).repeat(self.clips)
         self.latents[rows] = (
-            self.encode(clips.render(content, semantics)).half().unflatten(0, (-1, self.clips))
+            self.encode(contents.render(content, semantics)).half().unflatten(0, (-1, self.clips))
         )
         seen, full = full_captions(content, semantics)
         backwards = full_captions(content, clips.played_backwards(semantics)[0])[1]

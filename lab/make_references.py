@@ -1,4 +1,4 @@
-"""Draws the demo's reference videos: 256 pixels, 8 frames, H.264, with a manifest of what is made of them.
+"""Draws the demo's reference videos: 288 pixels, 16 frames, H.264, with a manifest of what is made of them.
 
 python lab/make_references.py
 """
@@ -11,67 +11,69 @@ import math
 import torch
 from hosted.comfy_tools import ROOT
 from torch import Tensor
-from world import clips, foreign, unseen_looks
+from world import clips, contents, foreign, unseen_looks
+from world.characters import CHARACTERS
+from world.scenes import SCENES
 
 from demo.video_files import write_video
 
 FOLDER = ROOT / "demo" / "references"
-SIZE = 256  # pixels; the graph fits the frames to the 64 that the demo's model knows
+SIZE = 288  # pixels; the graph fits the frames to the 96 that the demo's model knows
+STILL = ("still", 0.0, 0.0, 1)
 
-# file, title, what happens (kind, degrees, amount, sign), what is seen (or an emoji and a photograph), prompt
-# for the new video, held out
+# file, title, what happens (kind, degrees, amount, sign; two of them), what is seen (or an emoji and a
+# photograph), prompt for the new video, held out
 REFERENCES = (
     (
         "move_left.mp4",
         "moves left",
-        ("move", 180.0, 0.9, 1),
-        ("disc", "white", "olive", "dots"),
-        "yellow square, navy stripes",
+        (("move", 180.0, 0.9, 1), STILL),
+        ("car", "city"),
+        "fox, meadow",
         False,
     ),
     (
         "zoom_in.mp4",
         "zooms in",
-        ("zoom_in", 0.0, 0.9, 1),
-        ("triangle", "yellow", "brown", "stripes"),
-        "white ring, purple stripes",
+        (("zoom_in", 0.0, 0.9, 1), STILL),
+        ("owl", "forest"),
+        "rocket, space",
         False,
     ),
     (
         "move_down_right.mp4",
         "moves in a direction never trained on",
-        ("move", 45.0, 0.9, 1),
-        ("ring", "pink", "purple", "dots"),
-        "red square, gray stripes",
+        (("move", 45.0, 0.9, 1), STILL),
+        ("fish", "sea"),
+        "balloon, sky",
         True,
     ),
     (
         "ball_over_photograph.mp4",
         "a ball rises over a photograph",
-        ("move", 300.0, 0.9, 1),
+        (("move", 300.0, 0.9, 1), STILL),
         ("⚽", "chelsea.png"),
-        "blue disc, brown dots",
+        "ghost, night",
         False,
     ),
 )
 
 
-def draw_own(semantics: clips.Semantics, seen: tuple[str, ...]) -> Tensor:
-    """A clip (1, 3, F, SIZE, SIZE) of the demo's world: shape, colour, field, pattern."""
-    shape, color, field, pattern = seen
-    content = clips.Content(
-        shape=torch.tensor([clips.SHAPES.index(shape)]),
-        color=torch.tensor([tuple(clips.SHAPE_COLORS).index(color)]),
-        field=torch.tensor([tuple(clips.FIELD_COLORS).index(field)]),
-        pattern=torch.tensor([clips.PATTERNS.index(pattern)]),
+def draw_own(semantics: clips.Semantics, seen: tuple[str, str]) -> Tensor:
+    """A clip (1, 3, F, SIZE, SIZE) of the demo's world: character, scene."""
+    content = contents.Content(
+        character=torch.tensor([tuple(CHARACTERS).index(seen[0])]),
+        scene=torch.tensor([tuple(SCENES).index(seen[1])]),
+        variant=torch.zeros(1, dtype=torch.long),
+        mirrored=torch.zeros(1, dtype=torch.bool),
         center=torch.zeros(1, 2),
-        radius=torch.tensor([10.5]),
-        phase=torch.zeros(1, 2),
+        offset=torch.zeros(1, 2),
+        size=torch.tensor([32.0]),
     )
-    return clips.render(content, semantics, size=SIZE)
+    return contents.render(content, semantics, size=SIZE)
 
 
-def draw_open(semantics: clips.Semantics, seen: tuple[str, ...]) -> Tensor:
+def draw_open(semantics: clips.Semantics, seen: tuple[str, str]) -> Tensor:
     """A clip (1, 3, F, SIZE, SIZE) of an emoji over a photograph."""
     emoji, photographs = unseen_looks.emoji(), unseen_looks.photographs()
     if emoji is None or photographs is None:
@@ -84,7 +86,7 @@ def draw_open(semantics: clips.Semantics, seen: tuple[str, ...]) -> Tensor:
         picture=picture,
         sprite=emoji[unseen_looks.EMOJI.index(seen[0])][None],
         center=torch.zeros(1, 2),
-        radius=torch.tensor([10.0]),
+        radius=torch.tensor([15.0]),
         offset=torch.full((1, 2), side / 2),
         texels=torch.tensor([side / clips.SIZE]),
     )
@@ -94,14 +96,14 @@ def draw_open(semantics: clips.Semantics, seen: tuple[str, ...]) -> Tensor:
 def main() -> None:
     manifest = []
     for index, (file, title, happens, seen, prompt, held_out) in enumerate(REFERENCES):
-        kind, degrees, amount, sign = happens
+        kinds, degrees, amounts, signs = zip(*happens, strict=True)
         semantics = clips.Semantics(
-            kind=torch.tensor([clips.KIND[kind]]),
-            angle=torch.tensor([math.radians(degrees)]),
-            amount=torch.tensor([amount]),
-            sign=torch.tensor([float(sign)]),
+            kind=torch.tensor([[clips.KIND[kind] for kind in kinds]]),
+            angle=torch.tensor([[math.radians(angle) for angle in degrees]]),
+            amount=torch.tensor([amounts]),
+            sign=torch.tensor([signs]).float(),
         )
-        video = (draw_own if len(seen) == 4 else draw_open)(semantics, seen)
+        video = (draw_own if seen[0] in CHARACTERS else draw_open)(semantics, seen)
         frames = (video[0].permute(1, 2, 3, 0) * 255).round().to(torch.uint8).numpy()
         write_video(FOLDER / file, frames)
         entry = {"file": file, "title": title, "prompt": prompt, "seed": index + 1, "held_out": held_out}

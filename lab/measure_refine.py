@@ -5,8 +5,8 @@ looks that it never saw.
 
 Every reference is refined by itself and makes new videos of other contents. Three sets: flashes and rolls to
 the left, which were held out; effects of training; and moves and zooms of photographs and emoji, whose looks
-were held out. Recognised: by the judge. Content kept: shape, colour and field as without a LoRA; beside it
-what the backbone makes when it is told in words, since a flash hides shapes from the judge. Losses: the
+were held out. Recognised: by the judge. Content kept: character and scene as without a LoRA; beside it
+what the backbone makes when it is told in words, since a flash hides things from the judge. Losses: the
 diffusion loss of each reference at the same 16 noise levels each time. From nothing as the node does it, with
 matrices from a seed. CPU seconds are those of one reference on one thread.
 
@@ -29,7 +29,7 @@ from judging import foreign_sets
 from judging.evaluation_sets import EFFECT_SETS, Scene
 from judging.judge import ATTRIBUTES, JUDGE_FILE, load_judge
 from torch import Tensor
-from world import captions, clips, conditions
+from world import captions, clips, conditions, contents
 
 SEED = 2_000_000
 DRAWS = 16
@@ -48,8 +48,8 @@ class Bench:
             drawn = [conditions.draw_matching((kind,), each, generator, accept) for kind in kinds]
             self.semantics = clips.join(*drawn)
             references = len(self.semantics)
-            content = clips.make_visible(clips.draw_content(references, generator), self.semantics)
-            self.video = clips.render(content, self.semantics)
+            content = contents.draw_content(references, generator)
+            self.video = contents.render(content, self.semantics)
             self.prompts = [captions.content_caption(content, i) for i in range(references)]
         else:
             found, _ = foreign_sets.families(generator)
@@ -60,8 +60,8 @@ class Bench:
             self.semantics = clips.join(*(semantics for semantics, _ in drawn))
             self.video = torch.cat([video for _, video in drawn])
             self.prompts = [""] * references
-        self.wanted = conditions.class_of(self.semantics).repeat_interleave(scenes)
-        self.scene = Scene.draw(references * scenes, generator, patterned=True)
+        self.wanted = conditions.classes_of(self.semantics).repeat_interleave(scenes, 0)
+        self.scene = Scene.draw(references * scenes, generator)
         self.bare = judge.decide(models.sample(self.scene.noise, self.scene.prompts))
         with models.ready():
             self.latents, self.texts = models.vae.encode(self.video), models.encode_texts(self.prompts)
@@ -118,13 +118,13 @@ class Bench:
 
     def _figures(self, video: Tensor) -> dict:
         decided = self.judge.decide(video)
-        right = (decided["semantics"] == self.wanted).float()
+        right = (decided["happens"] == self.wanted).all(1).float()
         kept = torch.stack([(decided[key] == self.bare[key]).float() for key in ATTRIBUTES]).mean(0)
         by_kind = {
             conditions.CLASSES[index]: [
-                round(float(values[self.wanted == index].mean()), 3) for values in (right, kept)
+                round(float(values[self.wanted[:, index]].mean()), 3) for values in (right, kept)
             ]
-            for index in self.wanted.unique().tolist()
+            for index in self.wanted.any(0).nonzero()[:, 0].tolist()
         }
         return {
             **mean_and_error("recognised", right),

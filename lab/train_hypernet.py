@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from hosted.pairs import PairSource
+from hosted.pairs import PairSource, name_of
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -40,7 +40,7 @@ def reversible_rows(data: dict[str, Tensor]) -> Tensor:
 
 
 def encode_texts(clip, ids: Tensor) -> Tensor:
-    """Token ids (M, K, 16) -> embeddings (M, K, 16, width) by the checkpoint's own text encoder."""
+    """Token ids (M, K, tokens) -> embeddings (M, K, tokens, width) by the checkpoint's own text encoder."""
     flat, inverse = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
     tokens = {"l": [[(int(i), 1.0) for i in row] for row in flat]}
     rows = [clip.encode_from_tokens({"l": [chunk]}) for chunk in tokens["l"]]
@@ -49,9 +49,7 @@ def encode_texts(clip, ids: Tensor) -> Tensor:
 
 def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
     """The clips to train on, and those of conditions kept to watch the gap between matched and shuffled."""
-    from world import clips
-
-    kinds = [clips.KINDS[k] for k in data["semantics.kind"].tolist()]
+    kinds = [name_of(row) for row in data["semantics.kind"].tolist()]
     reversible = reversible_rows(data)
     texts = {"contexts": "content_ids", "told": "full_ids", "told_backwards": "full_backwards_ids"}
     contexts = {name: encode_texts(clip, data[ids]).clone() for name, ids in texts.items()}

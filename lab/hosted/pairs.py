@@ -57,8 +57,7 @@ class PairSource:
         flip = torch.stack([torch.zeros_like(backwards), backwards], dim=1).flatten()
 
         names = [self.names[i] for i in both_rows.tolist()]
-        opposites = clips.OPPOSITE_KINDS
-        happens = [opposites.get(n, n) if f else n for n, f in zip(names, flip.tolist(), strict=True)]
+        happens = [backwards_name(n) if f else n for n, f in zip(names, flip.tolist(), strict=True)]
         ids = [f"{row}{'-' * f}" for row, f in zip(both_rows.tolist(), flip.tolist(), strict=True)]
         target = (both_rows, chosen[:, 1])
         told = torch.where(flip[:, None, None], self.told_backwards[target], self.told[target])
@@ -89,6 +88,16 @@ class PairSource:
         foreign = self.foreign[rows, which.repeat_interleave(2)]
         wild = torch.rand(len(rows) // 2, generator=generator).repeat_interleave(2) < self.foreign_share
         return torch.where(wild[:, None, None, None, None], foreign, self.latents[rows, chosen])
+
+
+def name_of(kinds: list[int]) -> str:
+    """What happens, both parts, e.g. "move+zoom_in"; kinds index `clips.KINDS`."""
+    return "+".join(clips.KINDS[kind] for kind in kinds if clips.KINDS[kind] != "still") or "still"
+
+
+def backwards_name(name: str) -> str:
+    """What `name_of` says of the same clip played backwards."""
+    return "+".join(clips.OPPOSITE_KINDS.get(kind, kind) for kind in name.split("+"))
 
 
 def _played(latents: Tensor, flip: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from world import captions, clips, conditions
+from world import captions, clips, conditions, contents
 
 SEEN_EFFECT_KINDS = ("zoom_in", "zoom_out", "roll", "fade_out", "fade_in", "tint", "wipe", "shake")
 
@@ -19,6 +19,12 @@ def held_out_direction(semantics: clips.Semantics) -> Tensor:
 def held_out_speed(semantics: clips.Semantics) -> Tensor:
     """(B,) speeds never trained on, in directions trained on."""
     return conditions.in_held_out_speeds(semantics) & ~conditions.in_held_out_sector(semantics)
+
+
+def held_out_pair(semantics: clips.Semantics) -> Tensor:
+    """(B,) pairs never trained on, each part as it was trained on alone."""
+    parts = conditions.in_held_out_sector(semantics) | conditions.in_held_out_speeds(semantics)
+    return ~(parts | conditions.is_held_out_kind(semantics))
 
 
 def trained_on(semantics: clips.Semantics) -> Tensor:
@@ -35,6 +41,8 @@ EFFECT_SETS = {
     "seen": (SEEN_EFFECT_KINDS, trained_on),
     "heldout": (("wipe", "tint"), conditions.in_held_out_sector),
     "heldout_kinds": (("flash", "roll"), conditions.is_held_out_kind),
+    "pairs": (conditions.TRAINED_PAIRS, trained_on),
+    "heldout_pairs": (conditions.HELD_OUT_PAIRS, held_out_pair),
 }
 
 
@@ -42,16 +50,14 @@ EFFECT_SETS = {
 class Scene:
     """What is to be generated, the same for several sets: contents, their prompts, and the noise."""
 
-    content: clips.Content
+    content: contents.Content
     prompts: list[str]
     noise: Tensor
 
     @classmethod
-    def draw(cls, count: int, generator: torch.Generator, patterned: bool) -> Scene:
-        """`count` scenes; on patterned fields if asked, where every effect shows."""
-        content = clips.draw_content(count, generator)
-        if patterned:
-            content.pattern = content.pattern.clamp(min=1)
+    def draw(cls, count: int, generator: torch.Generator) -> Scene:
+        """`count` scenes."""
+        content = contents.draw_content(count, generator)
         side = clips.SIZE // 8
         noise = torch.randn(count, 4, clips.FRAMES, side, side, generator=generator)
         return cls(content, [captions.content_caption(content, i) for i in range(count)], noise)

@@ -52,11 +52,11 @@ def draw(name: str, family: Family, count: int, generator: torch.Generator) -> t
     if name == "flat":
         picture = looks.colors(count, generator)[:, :, None, None].expand_as(picture)
     side = picture.shape[-1]
-    radius = looks.uniform(generator, 8, 11, count)
+    radius = looks.uniform(generator, 12, 16, count)
     scenery = foreign.Scenery(
         picture=picture,
         sprite=some(family.sprites),
-        center=looks.uniform(generator, -4, 4, count, 2),
+        center=looks.uniform(generator, -6, 6, count, 2),
         radius=radius if SETS[name] == ("move",) else torch.zeros(count),
         offset=side / 2 + looks.uniform(generator, -8, 8, count, 2),
         texels=torch.ones(count),

@@ -31,7 +31,7 @@ def summarise(figures: dict, seed: int, count: int, weights: Iterable[Path]) -> 
     """The figures as eval.json holds them; `weights` are the files of all models."""
     figures = {**figures, "seed": seed, "samples": count}
     if "effect_accuracy" in figures:
-        chance = round(1 / len(conditions.CLASSES), 4)
+        chance = round(1 / len(conditions.CLASSES), 4)  # of one thing alone
         figures["effect_accuracy"] = {**figures["effect_accuracy"], "chance": chance}
     if "content_kept" in figures:
         kept = figures["content_kept"]

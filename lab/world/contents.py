@@ -61,10 +61,10 @@ def render(content: Content, semantics: clips.Semantics, size: int = clips.SIZE)
     moves = clips.choreograph(semantics, time)
     views = moves.views()
     views = torch.cat([views[..., :2] * (clips.SIZE / 2), views[..., 2:]], dim=-1)  # from -1..1 on the screen
-    coarser = max(1, clips.SIZE // size)  # smaller clips are drawn from smaller pictures, or they would flicker
-    scenery = F.avg_pool2d(_scenery(content), coarser)
+    finer = size / clips.SIZE  # smaller clips are drawn from smaller pictures, or they would flicker
+    scenery = _scenery(content, round(scenes.WORLD * finer))
     image = _sample(scenery, _placed(views, content.offset[:, None], scenes.WORLD), size, "reflection")
-    texels = SPRITE // coarser
+    texels = round(SPRITE * finer)
     side = content.size * (texels / (texels - 2 * characters.MARGIN))
     place = -content.center[:, None] - moves.object_shift.transpose(1, 2)
     placed = _placed(views, place, side[:, None, None, None])
@@ -81,9 +81,9 @@ def velocity_on_screen(content: Content, semantics: clips.Semantics) -> Tensor:
     return (path * frame).sum(-1) / frame.square().sum()
 
 
-def _scenery(content: Content) -> Tensor:
-    """(B, 3, WORLD, WORLD) the scenes of these contents."""
-    image = scenes.pictures()[content.scene, content.variant]
+def _scenery(content: Content, side: int) -> Tensor:
+    """(B, 3, side, side) the scenes of these contents."""
+    image = scenes.pictures(side)[content.scene, content.variant]
     return torch.where(content.mirrored[:, None, None, None], image.flip(-1), image)
 
 

@@ -66,14 +66,14 @@ def _varied(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def draw_radius(count: int, generator: torch.Generator) -> Tensor:
     """(count,) radii of sprites in pixels."""
-    return looks.uniform(generator, 6, 15, count)
+    return looks.uniform(generator, 9, 22, count)
 
 
 def draw_scenery(semantics: clips.Semantics, store: LookStore, generator: torch.Generator) -> Scenery:
     """Foreign sceneries in which the semantics show: a sprite wherever something moves, a picture that is not
     flat wherever the camera does."""
     count = len(semantics)
-    moving = semantics.kind == clips.KIND["move"]
+    moving = semantics.of_kind("move").any(1)
 
     def chosen(share: float) -> Tensor:
         return torch.rand(count, generator=generator) < share
@@ -92,10 +92,10 @@ def draw_scenery(semantics: clips.Semantics, store: LookStore, generator: torch.
     return Scenery(
         picture=picture,
         sprite=store.sprites(count, generator),
-        center=looks.uniform(generator, -7, 7, count, 2),
+        center=looks.uniform(generator, -10, 10, count, 2),
         radius=torch.where(moving | chosen(0.3), radius, torch.zeros(count)),
         offset=looks.uniform(generator, 0, looks.PICTURE, count, 2),
-        texels=torch.exp(looks.uniform(generator, -0.5, 0.35, count)),
+        texels=torch.exp(looks.uniform(generator, -0.9, -0.05, count)),
     )
 
 

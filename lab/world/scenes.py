@@ -286,11 +286,12 @@ SCENES: dict[str, Callable[[Random], Canvas]] = {
 
 
 @cache
-def pictures() -> Tensor:
-    """(10, VARIANTS, 3, WORLD, WORLD) in 0..1: SCENES in their variants, drawn once a process."""
+def pictures(side: int) -> Tensor:
+    """(10, VARIANTS, 3, side, side) in 0..1: SCENES in their variants, drawn once a process and size."""
     drawn = []
     for index, draw in enumerate(SCENES.values()):
         for variant in range(VARIANTS):
-            small = draw(Random(100 * index + variant)).image.resize((WORLD, WORLD), Image.Resampling.BOX)
-            drawn.append(torch.from_numpy(np.array(small)).permute(2, 0, 1) / 255)
+            large = draw(Random(100 * index + variant)).image
+            resized = np.array(large.resize((side, side), Image.Resampling.LANCZOS))
+            drawn.append(torch.from_numpy(resized).permute(2, 0, 1) / 255)
     return torch.stack(drawn).unflatten(0, (len(SCENES), VARIANTS))

@@ -24,7 +24,7 @@ PHOTOGRAPHS = (
     "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png",
     "gravel.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg",
 )  # fmt: skip
-PHOTOGRAPH = 160  # pixels, side of a photograph as it is used: what a zoom out shows at its end
+PHOTOGRAPH = 192  # pixels, side of a photograph as it is used: what a zoom out shows at its end
 # None of them is one of the demo's own characters.
 EMOJI = "😀😎🐷🐔🐧🐞🦁🐨🐵🐰🦄🐳🦀🦋🍋🍓🍔🍩🍉🍌⚽🏀🚕🚲🌻🌵🔥💎🎁🎃🎲🥕"
 
