@@ -11,10 +11,11 @@ class EchoModels:
     """Stands in for the demo's models: "predicts" what the references were rendered from, and renders that
     with the content that the prompt names; `deaf` ignores the reference."""
 
-    def __init__(self, clips, deaf=False):
+    def __init__(self, clips, contents, deaf=False):
         self.clips, self.deaf = clips, deaf
         self.vae = SimpleNamespace(encode=lambda video: video, decode=lambda video: video)
-        self._render = clips.render
+        self._contents, self._render = contents, contents.render
+        self._characters, self._scenes = tuple(contents.characters.CHARACTERS), tuple(contents.scenes.SCENES)
 
     def remembering_render(self, content, semantics, **options):
         self._last = semantics
@@ -32,24 +33,19 @@ class EchoModels:
     def predict(self, references):
         parts = (self._last.kind, self._last.angle, self._last.amount, self._last.sign)
         assert len(references) == len(parts[0])
-        return torch.stack([part.double() for part in parts], dim=1)
+        return torch.stack([part.double() for part in parts], dim=1).flatten(1)
 
     def sample(self, noise, captions, weights=None, strength=1.0):
         clips, count = self.clips, len(noise)
         semantics = clips.draw_semantics(("still",), count, torch.Generator().manual_seed(0))
         if weights is not None and strength > 0 and not self.deaf:
             semantics = clips.Semantics(
-                weights[:, 0].long(), *(column.float() for column in weights[:, 1:].unbind(1))
+                weights[:, :2].long(), *(part.float() for part in weights[:, 2:].unflatten(1, (3, 2)).unbind(1))
             )
             semantics.amount = semantics.amount * min(strength, 1.0)
-        content = clips.draw_content(count, torch.Generator().manual_seed(1))
-        words = [caption.replace(",", "").split()[-4:] for caption in captions]  # what is seen comes last
-        tables = {
-            "color": tuple(clips.SHAPE_COLORS),
-            "shape": clips.SHAPES,
-            "field": tuple(clips.FIELD_COLORS),
-            "pattern": clips.PATTERNS,
-        }
+        content = self._contents.draw_content(count, torch.Generator().manual_seed(1))
+        words = [caption.split(", ")[-2:] for caption in captions]  # what is seen comes last
+        tables = {"character": self._characters, "scene": self._scenes}
         for position, (name, table) in enumerate(tables.items()):
             setattr(content, name, torch.tensor([table.index(row[position]) for row in words]))
         return self._render(content, semantics)
@@ -61,11 +57,11 @@ def evaluate(lab_module):
 
 
 def run(lab_module, evaluate, monkeypatch, count, deaf=False, quick=True):
-    clips = lab_module("world.clips")
-    models = EchoModels(clips, deaf)
-    monkeypatch.setattr(clips, "render", models.remembering_render)
+    clips, contents = lab_module("world.clips"), lab_module("world.contents")
+    models = EchoModels(clips, contents, deaf)
+    monkeypatch.setattr(contents, "render", models.remembering_render)
     monkeypatch.setattr(evaluate, "draw", models.remembering(evaluate.draw))
-    judge = None if quick else lab_module("judging.judge").load_judge()[0]
+    judge = lab_module("judging.judge").load_judge()[0]
     evaluation = evaluate.Evaluation(models, judge, count, seed=0)
     evaluation.run(quick)
     return evaluation
@@ -101,9 +97,9 @@ def test_the_whole_evaluation_with_its_page(lab_module, evaluate, monkeypatch, t
     assert figures["zeroed_lora"] == {"equals_no_lora": True}
     assert len(figures["strength_velocity_cosine"]) == len(evaluate.STRENGTHS)
     summary = evaluate.summarise(figures, seed=0, count=12, weights=[lab_module("judging.judge").JUDGE_FILE])
-    assert summary["effect_accuracy"]["chance"] == pytest.approx(1 / 18, abs=1e-3)
+    assert summary["effect_accuracy"]["chance"] == pytest.approx(1 / 17, abs=1e-3)
     assert summary["content_kept"] > 0.8
-    assert 0.5 < summary["weights_mb"] < 1
+    assert 0.5 < summary["weights_mb"] < 2
     lab_module("judging.eval_page").draw_page(evaluation.examples, tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000
 
@@ -133,10 +129,10 @@ def test_kept_samples_are_sampled_once_and_differ_by_all_they_depend_on(lab_modu
 def test_footage_is_read_from_the_second_asked_for(lab_module, tmp_path):
     from demo.video_files import write_video
 
-    grey = np.linspace(40, 200, 32).astype(np.uint8)[:, None, None, None]
-    write_video(tmp_path / "film.mp4", np.broadcast_to(grey, (32, 48, 80, 3)), fps=16)
+    grey = np.linspace(40, 200, 48).astype(np.uint8)[:, None, None, None]
+    write_video(tmp_path / "film.mp4", np.broadcast_to(grey, (48, 48, 80, 3)), fps=16)
     label, video = lab_module("judging.footage").read_window(f"{tmp_path}/film.mp4@0.5")
-    assert label == "footage, film.mp4 at 0.5 s" and video.shape == (1, 3, 8, 64, 64)
-    assert torch.allclose(video[0, 0, :, 32, 32] * 255, torch.tensor(grey[8:24:2, 0, 0, 0]).float(), atol=4)
-    with pytest.raises(ValueError, match=r"film.mp4 ends before 2.38 s"):
+    assert label == "footage, film.mp4 at 0.5 s" and video.shape == (1, 3, 16, 96, 96)
+    assert torch.allclose(video[0, 0, :, 48, 48] * 255, torch.tensor(grey[8:40:2, 0, 0, 0]).float(), atol=4)
+    with pytest.raises(ValueError, match=r"film.mp4 ends before 3.38 s"):
         lab_module("judging.footage").read_window(f"{tmp_path}/film.mp4@1.5")
