@@ -177,7 +177,7 @@ def train(options: argparse.Namespace) -> None:
     step, spent = 0, 0.0
     if options.state.exists():
         step, spent = load_state(options.state, net, average, optimizer)
-    generator = torch.Generator().manual_seed(1000 * options.seed + step + 10**6 * processes.rank)
+    generator = clips.seeded(1000 * options.seed + step + 10**6 * processes.rank)
     pool = LatentPool(FastEncoder(options.vae), tokens, 4096, generator)
     for _ in range(8):
         pool.refresh(48)
@@ -223,7 +223,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="where to train: cpu, cuda")
     options = parser.parse_args()
+    torch.set_default_device(options.device)
     comfy_tools.import_host()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)

@@ -56,7 +56,7 @@ def draw_batch(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
 
 def measure(judge: Judge, seed: int) -> dict[str, dict[str, float]]:
     """Accuracy on clips not trained on, of one thing alone and of two at once."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = clips.seeded(seed)
     drawn = {
         "alone": draw_classes(TEST_CLIPS, generator),
         "pairs": clips.draw_semantics(PAIRS, TEST_CLIPS, generator),
@@ -82,9 +82,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--init", type=Path, help="start from the weights of this judge")
     parser.add_argument("--out", type=Path, default=JUDGE_FILE)
+    parser.add_argument("--device", default="cpu", help="where to train: cpu, cuda")
     options = parser.parse_args()
+    torch.set_default_device(options.device)
     torch.manual_seed(options.seed)
-    generator = torch.Generator().manual_seed(options.seed)
+    generator = clips.seeded(options.seed)
     judge = Judge() if options.init is None else load_judge(options.init)[0].train()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.05)
     for step in range(1, options.steps + 1):

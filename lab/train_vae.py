@@ -120,7 +120,7 @@ def train(options: argparse.Namespace) -> None:
         vae.load_state_dict(saved["vae"])
         optimizer.load_state_dict(saved["optimizer"])
         step = saved["step"]
-    generator = torch.Generator().manual_seed(1000 * options.seed + step)
+    generator = clips.seeded(1000 * options.seed + step)
     fold_at = -1 if options.keep_encoder else round(JOINT * options.steps)
     last_save = time.monotonic()
     while step < options.steps:
@@ -165,7 +165,9 @@ def main() -> None:
     parser.add_argument("--init", type=Path, required=True, help="a VAE, or a checkpoint, to start from")
     parser.add_argument("--keep-encoder", action="store_true", help="train the decoder alone")
     parser.add_argument("--out", type=Path, default=folder / "vae.safetensors")
+    parser.add_argument("--device", default="cpu", help="where to train: cpu, cuda")
     options = parser.parse_args()
+    torch.set_default_device(options.device)
     comfy_tools.import_host()
     train(options)
 

@@ -19,7 +19,7 @@ class DirectionProbe:
     def __init__(self, vae: Path, judge: Path, tokens, count: int = 24, seed: int = 7) -> None:
         from .vae_codec import VAECodec
 
-        generator = torch.Generator().manual_seed(seed)
+        generator = clips.seeded(seed)
         self._codec, self._judge = VAECodec(vae), judge
         self._semantics = clips.draw_semantics(("move",), count, generator)
         self._content = contents.draw_content(count, generator)

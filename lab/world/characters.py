@@ -43,7 +43,7 @@ def draw_emoji(character: str, side: int, font: Path) -> Tensor:
     square.paste(picture, ((longer - picture.width) // 2, (longer - picture.height) // 2))
     # Colours weighted with coverage, or what is transparent would bleed into the edges.
     square = square.convert("RGBa").resize((side, side), Image.Resampling.LANCZOS).convert("RGBA")
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255
+    return torch.as_tensor(np.array(square)).permute(2, 0, 1) / 255
 
 
 @cache

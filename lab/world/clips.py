@@ -78,6 +78,11 @@ class Semantics:
         return self.velocities().sum(1)
 
 
+def seeded(seed: int) -> torch.Generator:
+    """A generator on the device that tensors are made on (`torch.set_default_device`)."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
 def between(limits: tuple[float, float], amount: Tensor) -> Tensor:
     """The number that lies at `amount` (0..1) between two limits."""
     return limits[0] + (limits[1] - limits[0]) * amount

@@ -293,5 +293,5 @@ def pictures(side: int) -> Tensor:
         for variant in range(VARIANTS):
             large = draw(Random(100 * index + variant)).image
             resized = np.array(large.resize((side, side), Image.Resampling.LANCZOS))
-            drawn.append(torch.from_numpy(resized).permute(2, 0, 1) / 255)
+            drawn.append(torch.as_tensor(resized).permute(2, 0, 1) / 255)
     return torch.stack(drawn).unflatten(0, (len(SCENES), VARIANTS))
