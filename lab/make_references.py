@@ -10,8 +10,9 @@ import math
 
 import torch
 from hosted.comfy_tools import ROOT
+from judging import unseen_looks
 from torch import Tensor
-from world import clips, contents, foreign, unseen_looks
+from world import clips, contents, foreign
 from world.characters import CHARACTERS
 from world.scenes import SCENES
 

@@ -40,9 +40,7 @@ def draw_happenings(count: int, generator: torch.Generator) -> clips.Semantics:
         torch.tensor(list(shares.values())), count, replacement=True, generator=generator
     )
     happenings = tuple(shares)
-    return clips.join(
-        *[clips.draw_semantics((happenings[index],), 1, generator) for index in drawn.tolist()]
-    )
+    return clips.join(*[clips.draw_semantics((happenings[index],), 1, generator) for index in drawn.tolist()])
 
 
 def draw_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:

@@ -69,7 +69,9 @@ def measure(judge: Judge, seed: int) -> dict[str, dict[str, float]]:
             video, answers = render_clips(semantics.pick(few), generator, clips.SIZE)
             decided.append(judge.decide(video))
             true.append(answers)
-        joined = [{key: torch.cat([part[key] for part in parts]) for key in true[0]} for parts in (decided, true)]
+        joined = [
+            {key: torch.cat([part[key] for part in parts]) for key in true[0]} for parts in (decided, true)
+        ]
         figures[name] = {key: round(value, 4) for key, value in accuracy(*joined).items()}
     return figures
 

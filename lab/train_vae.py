@@ -1,6 +1,6 @@
 """Trains the demo's VAE: TAESD's layout, 4 latent channels, factor 8, latents whitened.
 
-    python lab/train_vae.py --steps 1500 --init demo/models/video2lora_backbones/video2lora-demo-base.safetensors
+    python lab/train_vae.py --init demo/models/video2lora_backbones/video2lora-demo-base.safetensors
 
 The latents that reach the UNet should have zero mean, unit variance and uncorrelated channels (a
 v-prediction UNet takes sigma_data = 1): a penalty pulls them there, and an exact affine whitening at the
@@ -45,7 +45,11 @@ def draw_frames(count: int, size: int, generator: torch.Generator) -> Tensor:
 def wake_blocks(vae: nn.Module) -> None:
     """Starts the trained residual blocks that are all zero, so that they can learn and change nothing yet."""
     for module in vae.modules():
-        if hasattr(module, "fuse") and next(module.parameters()).requires_grad and not module.conv[0].weight.any():
+        if (
+            hasattr(module, "fuse")
+            and next(module.parameters()).requires_grad
+            and not module.conv[0].weight.any()
+        ):
             for conv in (module.conv[0], module.conv[2]):
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 

@@ -1,5 +1,5 @@
-"""A backbone that starts from the weights of a shipped one: what it knows of pictures and motion is kept, words
-that are new to it are not."""
+"""A backbone that starts from the weights of a shipped one: what it knows of pictures and motion is kept,
+words that are new to it start anew."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from world import clips, conditions, foreign, looks, unseen_looks
+from world import clips, conditions, foreign, looks
 
+from . import unseen_looks
 from .evaluation_sets import trained_on
 
 SETS = {

@@ -85,9 +85,7 @@ def truth(content: Content, semantics: clips.Semantics) -> dict[str, Tensor]:
 def judge_loss(said: Mapping[str, Tensor], true: Mapping[str, Tensor]) -> Tensor:
     """The sum of the heads' losses on a batch."""
     weight = torch.tensor(4.0)  # one or two classes of many are there: what is missed counts more
-    happens = F.binary_cross_entropy_with_logits(
-        said["happens"], true["happens"].float(), pos_weight=weight
-    )
+    happens = F.binary_cross_entropy_with_logits(said["happens"], true["happens"].float(), pos_weight=weight)
     seen = sum(F.cross_entropy(said[name], true[name]) for name in ATTRIBUTES)
     return 10 * happens + seen + 4 * F.smooth_l1_loss(said["velocity"], true["velocity"] / SPEED, beta=0.1)
 

@@ -150,7 +150,7 @@ class Choreography:
         return torch.cat([turning, origin], dim=-1)
 
     def object_path(self, center: Tensor) -> Tensor:
-        """(B, 2, T) where on the screen an object is that stands at `center` (B, 2) of the world at mid-clip."""
+        """(B, 2, T) where on the screen an object is that stands at `center` (B, 2) at mid-clip."""
         place = center[:, :, None] + self.object_shift
         cos, sin = self.turn.cos() * self.zoom, self.turn.sin() * self.zoom
         seen = torch.stack([place[:, 0] * cos - place[:, 1] * sin, place[:, 0] * sin + place[:, 1] * cos], 1)

@@ -133,8 +133,6 @@ def draw_classes(count: int, generator: torch.Generator) -> clips.Semantics:
     drawn = [clips.draw_semantics(("still",), share, generator)]
     for index, name in enumerate(CLASSES):
         kind = name if name in clips.KIND else name.rsplit("_", 1)[0]
-        drawn.append(
-            draw_matching((kind,), share, generator, lambda s, index=index: classes_of(s)[:, index])
-        )
+        drawn.append(draw_matching((kind,), share, generator, lambda s, index=index: classes_of(s)[:, index]))
     order = torch.randperm(share * (len(CLASSES) + 1), generator=generator)[:count]
     return clips.join(*drawn).pick(order)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import characters, clips, scenes
+from .canvas import WORLD
 
 SPRITE = 40  # texels, side of a character's picture
 SIZES = (27.0, 36.0)  # pixels, side of a character on the screen
@@ -62,8 +63,8 @@ def render(content: Content, semantics: clips.Semantics, size: int = clips.SIZE)
     views = moves.views()
     views = torch.cat([views[..., :2] * (clips.SIZE / 2), views[..., 2:]], dim=-1)  # from -1..1 on the screen
     finer = size / clips.SIZE  # smaller clips are drawn from smaller pictures, or they would flicker
-    scenery = _scenery(content, round(scenes.WORLD * finer))
-    image = _sample(scenery, _placed(views, content.offset[:, None], scenes.WORLD), size, "reflection")
+    scenery = _scenery(content, round(WORLD * finer))
+    image = _sample(scenery, _placed(views, content.offset[:, None], WORLD), size, "reflection")
     texels = round(SPRITE * finer)
     side = content.size * (texels / (texels - 2 * characters.MARGIN))
     place = -content.center[:, None] - moves.object_shift.transpose(1, 2)
@@ -88,7 +89,7 @@ def _scenery(content: Content, side: int) -> Tensor:
 
 
 def _placed(views: Tensor, shift: Tensor, side: Tensor | float) -> Tensor:
-    """The matrices (B, T, 2, 3) with the world shifted by (B, T or 1, 2) pixels, in units of half of `side`."""
+    """The matrices (B, T, 2, 3), the world shifted by (B, T or 1, 2) pixels, in units of half of `side`."""
     return torch.cat([views[..., :2], views[..., 2:] + shift[..., None]], dim=-1) * 2 / side
 
 

@@ -127,10 +127,15 @@ def test_a_pan_carries_the_scene_too(clips, contents):
 def test_a_pair_shows_both_parts(clips, contents):
     content = contents.draw_content(4, generator())
     pair = one_of(clips, ("move", "fade_out"), angle=0.0, amount=0.5)
-    both, moved = contents.render(content, pair), contents.render(content, one_of(clips, "move", angle=0.0, amount=0.5))
+    both, moved = (
+        contents.render(content, pair),
+        contents.render(content, one_of(clips, "move", angle=0.0, amount=0.5)),
+    )
     assert torch.equal(both[:, :, 0], moved[:, :, 0])
     assert torch.allclose(both[:, :, -1], moved[:, :, -1] * 0.125, atol=1e-4)
-    order = replace(pair, **{name: getattr(pair, name).flip(1) for name in ("kind", "angle", "amount", "sign")})
+    order = replace(
+        pair, **{name: getattr(pair, name).flip(1) for name in ("kind", "angle", "amount", "sign")}
+    )
     assert torch.allclose(contents.render(content, order), both, atol=1e-5)
 
 
@@ -154,7 +159,7 @@ def test_scenes_reach_beyond_every_frame_and_differ(lab_module):
 
 
 def test_characters_are_opaque_and_none_is_asked_about_as_foreign(lab_module):
-    characters, unseen = lab_module("world.characters"), lab_module("world.unseen_looks")
+    characters, unseen = lab_module("world.characters"), lab_module("judging.unseen_looks")
     assert not set(characters.CHARACTERS.values()) & set(unseen.EMOJI)
     sprites = characters.sprites(40)
     assert sprites.shape == (24, 4, 40, 40)

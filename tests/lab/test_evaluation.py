@@ -40,7 +40,8 @@ class EchoModels:
         semantics = clips.draw_semantics(("still",), count, torch.Generator().manual_seed(0))
         if weights is not None and strength > 0 and not self.deaf:
             semantics = clips.Semantics(
-                weights[:, :2].long(), *(part.float() for part in weights[:, 2:].unflatten(1, (3, 2)).unbind(1))
+                weights[:, :2].long(),
+                *(part.float() for part in weights[:, 2:].unflatten(1, (3, 2)).unbind(1)),
             )
             semantics.amount = semantics.amount * min(strength, 1.0)
         content = self._contents.draw_content(count, torch.Generator().manual_seed(1))
