@@ -20,7 +20,8 @@ KIND_WEIGHTS = {  # of what happens alone; beside these, every pan has a twin th
     "move": 0.29, "pan": 0.17, "zoom_in": 0.09, "zoom_out": 0.09, "roll": 0.06, "fade_out": 0.045,
     "fade_in": 0.045, "tint": 0.09, "wipe": 0.08, "shake": 0.04,
 }  # fmt: skip
-# What happens at once: first what changes places, then what else. Played backwards, a pair stays on its side.
+# What happens at once: first what changes places, then what else. Played backwards, a pair stays on its side,
+# but for rolls, whose other direction is held out anyway.
 TRAINED_PAIRS = (
     ("move", "zoom_in"), ("move", "zoom_out"), ("move", "tint"), ("pan", "fade_out"), ("pan", "fade_in"),
     ("pan", "wipe"), ("zoom_in", "fade_out"), ("zoom_out", "fade_in"), ("zoom_in", "wipe"),
