@@ -24,21 +24,29 @@ from world import clips, contents
 
 PEAK_RATE = 1e-3
 CROPS, CROP, FRAMES = 32, 48, 8  # a step's crops and their side, and its whole frames
-CROPPED, JOINT = 0.5, 0.7  # shares of the steps: on crops; with the encoder
+CROPPED, JOINT = 0.6, 0.65  # shares of the steps: on crops around characters; with the encoder
+FRAMES_A_CLIP = 4  # of a step's frames
+JITTER = 10.0  # pixels, how far a crop's middle lies from the character's
 SAVE_EVERY = 120  # seconds
 
 
 def draw_frames(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """`count` crops (count, 3, size, size) in 0..1 of random frames of random clips."""
-    clip_count = max(1, count // 2)
+    """`count` frames (count, 3, size, size) in 0..1 of random clips, of which smaller ones are cut around the
+    character: most of a frame is scenery, and faces are what a person looks at."""
+    clip_count = max(1, count // FRAMES_A_CLIP)
     content = contents.draw_content(clip_count, generator)
-    video = contents.render(content, clips.draw_semantics(clips.KINDS, clip_count, generator))
-    frames = video.permute(0, 2, 1, 3, 4).flatten(0, 1)
-    chosen = frames[torch.randperm(len(frames), generator=generator)[:count]]
+    semantics = clips.draw_semantics(clips.KINDS, clip_count, generator)
+    frames = contents.render(content, semantics).transpose(1, 2).flatten(0, 1)
+    chosen = torch.randperm(len(frames), generator=generator)[:count]
     if size == clips.SIZE:
-        return chosen
-    y, x = (int(v) * 8 for v in torch.randint(0, (clips.SIZE - size) // 8 + 1, (2,), generator=generator))
-    return chosen[:, :, y : y + size, x : x + size]
+        return frames[chosen]
+    path = clips.choreograph(semantics, clips.frame_times()).object_path(content.center)
+    middles = path.transpose(1, 2).flatten(0, 1)[chosen] + clips.SIZE / 2
+    middles = middles + (torch.rand(count, 2, generator=generator) * 2 - 1) * JITTER
+    corners = (middles - size / 2).round().long().clamp(0, clips.SIZE - size).tolist()
+    return torch.stack(
+        [frames[i, :, y : y + size, x : x + size] for i, (x, y) in zip(chosen, corners, strict=True)]
+    )
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ PREFIX = "first_stage_model."
 LATENT_CHANNELS = 4
 # Positions in TAESD's two Sequentials of the residual blocks that are trained; the others stay exactly zero,
 # a plain ReLU: the full-resolution blocks cost most of the time and give little.
-LIVE_ENCODER_BLOCKS = (11, 12)
-LIVE_DECODER_BLOCKS = (3, 4, 5, 8, 9, 13)
+LIVE_ENCODER_BLOCKS = (7, 11, 12, 13)
+LIVE_DECODER_BLOCKS = (3, 4, 5, 8, 9, 10, 13)
 
 
 def bare_vae() -> nn.Module:

@@ -11,9 +11,9 @@ from torch import Tensor
 from . import characters, clips, scenes
 from .canvas import WORLD
 
-SPRITE = 40  # texels, side of a character's picture
-SIZES = (27.0, 36.0)  # pixels, side of a character on the screen
-STRAY = 8.0  # pixels, how far from the middle a character may stand at mid-clip
+SPRITE = 50  # texels, side of a character's picture
+SIZES = (34.0, 44.0)  # pixels, side of a character on the screen
+STRAY = 6.0  # pixels, how far from the middle a character may stand at mid-clip
 SCENE_STRAY = (22.0, 12.0)  # pixels to either side, up or down, that a scene may be shifted
 
 
