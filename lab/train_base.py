@@ -26,6 +26,7 @@ KIND_WEIGHTS = {"still": 0.14, "move": 0.34, "pan": 0.06}  # the other kinds sha
 PAIR_SHARE = 0.22  # two things at once, all pairs alike
 EMPTY_CAPTIONS = 0.03
 HIGH_NOISE = (0.5, 0.5)  # this share of the draws comes from above this part of the schedule
+WHOLE_EVERY = 4  # steps: in the others the net is given every other frame, at half the cost
 PROBE_EVERY = 250
 ENCODE_PER_STEP = 3
 SAVE_EVERY = 180  # seconds
@@ -110,17 +111,33 @@ class LatentPool:
         return torch.stack(latents).float(), torch.stack(ids)
 
 
-def pair_errors(net: nn.Module, pool: LatentPool, pairs: int, sigmas: Tensor, generator: torch.Generator):
-    """Timesteps (2 * pairs,) and squared errors of v (2 * pairs,) of random clips.
+def draw_moments(step: int, generator: torch.Generator) -> Tensor:
+    """Which frames of its clips a step looks at: all of them, or the even or the odd ones."""
+    if step % WHOLE_EVERY == 0:
+        return torch.arange(clips.FRAMES)
+    return torch.arange(int(torch.randint(2, (), generator=generator)), clips.FRAMES, 2)
+
+
+def pair_errors(
+    net: nn.Module,
+    pool: LatentPool,
+    pairs: int,
+    moments: Tensor,
+    sigmas: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Timesteps (2 * pairs,) and squared errors of v (2 * pairs,) of random clips, of their frames `moments`.
 
     A pair shares its noise and its noise level: what is left of its gradients is the direction.
     """
     latents, ids = pool.draw_pairs(pairs)
+    latents = latents[:, :, moments]
     t = draw_timesteps(pairs, len(sigmas), generator).repeat_interleave(2)
     sigma = sigmas[t].view(-1, 1, 1, 1, 1)
     scale = (sigma.square() + 1).sqrt()
     noise = torch.randn(pairs, *latents.shape[1:], generator=generator).repeat_interleave(2, 0)
-    v = net((latents + sigma * noise) / scale, t.float(), net.encode_text(ids))
+    with net.seeing(moments):
+        v = net((latents + sigma * noise) / scale, t.float(), net.encode_text(ids))
     return t, (v - (noise - sigma * latents) / scale).square().mean((1, 2, 3, 4))
 
 
@@ -187,7 +204,8 @@ def train(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = options.rate * rate_factor(step, step / options.steps)
         pool.refresh(ENCODE_PER_STEP)
-        t, errors = pair_errors(net, pool, options.batch // 2, sigmas, generator)
+        moments = draw_moments(step, generator)
+        t, errors = pair_errors(net, pool, options.batch // 2, moments, sigmas, generator)
         optimizer.zero_grad()
         errors.mean().backward()
         processes.average_gradients(parameters)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +136,7 @@ class BackboneNet(nn.Module):
             raise RuntimeError("more motion modules than UNet blocks")
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
-        """(B, 16) ids of the full vocabulary -> (B, 16, TEXT_WIDTH).
+        """(B, CONTEXT_TOKENS) ids of the full vocabulary -> (B, CONTEXT_TOKENS, TEXT_WIDTH).
 
         The host's own layers, called one by one: its forward adds in place, which has no gradient.
         """
@@ -158,6 +160,22 @@ class BackboneNet(nn.Module):
         x = scaled.transpose(1, 2).flatten(0, 1)
         out = self.unet(x, timesteps.repeat_interleave(frames), context.repeat_interleave(frames, 0))
         return out.unflatten(0, (batch, frames)).transpose(1, 2)
+
+    @contextmanager
+    def seeing(self, moments: Tensor) -> Iterator[None]:
+        """Within it the net is given these frames of a clip alone, and they have the positions that they have
+        in the whole clip: half of the frames cost half as much."""
+        from video2lora_core.motion.motion_module import PositionEncoder
+
+        encoders = [m for m in self.motion.modules() if isinstance(m, PositionEncoder)]
+        tables = [encoder.pe for encoder in encoders]
+        for encoder, table in zip(encoders, tables, strict=True):
+            encoder.pe = table[:, moments]
+        try:
+            yield
+        finally:
+            for encoder, table in zip(encoders, tables, strict=True):
+                encoder.pe = table
 
     def unet_state(self) -> dict[str, Tensor]:
         """The UNet's own weights, as if no motion module were injected."""
