@@ -69,7 +69,7 @@ def draw_own(semantics: clips.Semantics, seen: tuple[str, str]) -> Tensor:
         mirrored=torch.zeros(1, dtype=torch.bool),
         center=torch.zeros(1, 2),
         offset=torch.zeros(1, 2),
-        size=torch.tensor([32.0]),
+        size=torch.tensor([40.0]),
     )
     return contents.render(content, semantics, size=SIZE)
 
@@ -87,7 +87,7 @@ def draw_open(semantics: clips.Semantics, seen: tuple[str, str]) -> Tensor:
         picture=picture,
         sprite=emoji[unseen_looks.EMOJI.index(seen[0])][None],
         center=torch.zeros(1, 2),
-        radius=torch.tensor([15.0]),
+        radius=torch.tensor([18.0]),
         offset=torch.full((1, 2), side / 2),
         texels=torch.tensor([side / clips.SIZE]),
     )

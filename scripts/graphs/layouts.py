@@ -224,7 +224,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         ),
     ),
     "long_video": (
-        "**More frames than the model's.**\n\n*Context Windows* of ComfyUI sample 16 frames, 8 at a time; "
+        "**More frames than the model's.**\n\n*Context Windows* of ComfyUI sample 32 frames, 16 at a time; "
         "each window follows the reference.\n\n*mode* beside: the LoRA runs beside the weights, as it has to "
         "on fp8, int8 or GGUF.",
         270,

@@ -17,16 +17,24 @@ from ....video2lora_core.errors import Video2LoRAError
 
 FOLDER = "video2lora_example_clips"
 DIRECTIONS = ("right", "down_right", "down", "down_left", "left", "up_left", "up", "up_right")
+# Words that the demo's backbone knows, and the colours that it would give them.
 COLOURS = {
-    "red": (0.85, 0.2, 0.2),
-    "green": (0.25, 0.75, 0.35),
-    "yellow": (0.9, 0.8, 0.25),
-    "navy": (0.12, 0.16, 0.4),
-    "gray": (0.5, 0.5, 0.5),
-    "brown": (0.4, 0.27, 0.15),
+    "balloon": (0.9, 0.2, 0.2),
+    "star": (1.0, 0.8, 0.25),
+    "ghost": (0.95, 0.95, 0.97),
+    "frog": (0.45, 0.75, 0.2),
+    "sky": (0.45, 0.7, 1.0),
+    "night": (0.15, 0.15, 0.38),
+    "sea": (0.1, 0.5, 0.75),
+    "desert": (0.95, 0.7, 0.4),
 }
-# Each clip: the disc's colour, the field's, and where it starts, from the middle, in sides of the picture.
-CONTENTS = (("red", "navy", 0.0), ("green", "brown", 0.1), ("yellow", "gray", -0.1), ("red", "gray", 0.05))
+# Each clip: the disc, the field, and where the disc starts, from the middle, in sides of the picture.
+CONTENTS = (
+    ("balloon", "sky", 0.0),
+    ("star", "night", 0.1),
+    ("ghost", "sea", -0.1),
+    ("frog", "desert", 0.05),
+)
 SIDE, FRAMES, FPS, RADIUS = 96, 16, 8, 0.14
 
 
@@ -43,7 +51,7 @@ def make_example_clips() -> str:
             path = root / f"moves_{direction}" / f"{number}.mp4"
             if not path.exists():
                 frames = moving_disc(math.radians(45 * index), COLOURS[disc], COLOURS[field], offset)
-                _write(path, frames, f"{disc} disc, {field} plain")
+                _write(path, frames, f"{disc}, {field}")
             progress.update(1)
     return FOLDER
 
