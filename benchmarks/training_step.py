@@ -22,7 +22,7 @@ from .timing import interleaved
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MODELS = CHECKOUT / "demo" / "models"
-FRAMES, SIDE, TOKENS, ROUNDS = 8, 8, 12, 5
+FRAMES, SIDE, TOKENS, ROUNDS = 16, 12, 20, 3
 # One video of 16 frames at 512 x 512: forward, and as much again to the activations.
 SD15_STEP_FLOPS = 2 * 16 * 2e12
 CASES = {"the demo's settings": ("lab/training/hypernet.toml", 1.10), "the defaults": (None, 1.20)}
