@@ -45,7 +45,7 @@ class Reference:
 
     file: str
     title: str
-    prompt: str = "red disc, navy plain"
+    prompt: str = "fox, meadow"
     seed: int = 1
     held_out: bool = False
 

@@ -26,9 +26,11 @@ KIND_WEIGHTS = {"still": 0.14, "move": 0.34, "pan": 0.06}  # the other kinds sha
 PAIR_SHARE = 0.22  # two things at once, all pairs alike
 EMPTY_CAPTIONS = 0.03
 HIGH_NOISE = (0.5, 0.5)  # this share of the draws comes from above this part of the schedule
-WHOLE_EVERY = 4  # steps: in the others the net is given every other frame, at half the cost
+# Frames that a step is given of its clips, in turns: as many frames in all, so that a step costs the same.
+# Whole clips show motion; two frames of many clips show many more things to draw.
+FRAMES_IN_TURN = (clips.FRAMES, 2, clips.FRAMES // 2, 2)
 PROBE_EVERY = 250
-ENCODE_PER_STEP = 3
+ENCODE_PER_STEP = 6
 SAVE_EVERY = 180  # seconds
 
 
@@ -112,10 +114,12 @@ class LatentPool:
 
 
 def draw_moments(step: int, generator: torch.Generator) -> Tensor:
-    """Which frames of its clips a step looks at: all of them, or the even or the odd ones."""
-    if step % WHOLE_EVERY == 0:
-        return torch.arange(clips.FRAMES)
-    return torch.arange(int(torch.randint(2, (), generator=generator)), clips.FRAMES, 2)
+    """Which frames of its clips a step looks at: all of them, the even or the odd ones, or any two."""
+    frames = FRAMES_IN_TURN[step % len(FRAMES_IN_TURN)]
+    if frames == 2:
+        return torch.randperm(clips.FRAMES, generator=generator)[:2].sort().values
+    stride = clips.FRAMES // frames
+    return torch.arange(int(torch.randint(stride, (), generator=generator)), clips.FRAMES, stride)
 
 
 def pair_errors(
@@ -205,7 +209,8 @@ def train(options: argparse.Namespace) -> None:
             group["lr"] = options.rate * rate_factor(step, step / options.steps)
         pool.refresh(ENCODE_PER_STEP)
         moments = draw_moments(step, generator)
-        t, errors = pair_errors(net, pool, options.batch // 2, moments, sigmas, generator)
+        pairs = options.batch * clips.FRAMES // len(moments) // 2
+        t, errors = pair_errors(net, pool, pairs, moments, sigmas, generator)
         optimizer.zero_grad()
         errors.mean().backward()
         processes.average_gradients(parameters)
@@ -235,7 +240,12 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="start from the weights of a folder like demo/models")
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE, help="who measures velocities")
     parser.add_argument("--steps", type=int, default=8000, help="counted over all resumes")
-    parser.add_argument("--batch", type=int, default=16, help="clips a step and process")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=16,
+        help="whole clips a step and process, or as many frames of more clips",
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
     parser.add_argument("--seed", type=int, default=0)
