@@ -30,7 +30,7 @@ HIGH_NOISE = (0.5, 0.5)  # this share of the draws comes from above this part of
 # Whole clips show motion; two frames of many clips show many more things to draw.
 FRAMES_IN_TURN = (clips.FRAMES, 2, clips.FRAMES // 2, 2)
 PROBE_EVERY = 250
-ENCODE_PER_STEP = 6
+ENCODE_PER_STEP = 3
 SAVE_EVERY = 180  # seconds
 
 
