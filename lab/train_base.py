@@ -25,12 +25,13 @@ from world.conditions import PAIRS
 KIND_WEIGHTS = {"still": 0.14, "move": 0.34, "pan": 0.06}  # the other kinds share the rest evenly
 PAIR_SHARE = 0.22  # two things at once, all pairs alike
 EMPTY_CAPTIONS = 0.03
-HIGH_NOISE = (0.5, 0.5)  # this share of the draws comes from above this part of the schedule
+HIGH_NOISE = (0.15, 0.5)  # this share of the draws comes from above this part of the schedule
 # Frames that a step is given of its clips, in turns: as many frames in all, so that a step costs the same.
-# Whole clips show motion; two frames of many clips show many more things to draw.
-FRAMES_IN_TURN = (clips.FRAMES, 2, clips.FRAMES // 2, 2)
+# Whole clips show motion; one or two frames of many clips show many more things to draw, and a single frame
+# passes the motion modules by, which halves its cost.
+FRAMES_IN_TURN = (clips.FRAMES, 1, 2, 1)
 PROBE_EVERY = 250
-ENCODE_PER_STEP = 3
+ENCODE_PER_STEP = 2
 SAVE_EVERY = 180  # seconds
 
 
@@ -98,23 +99,25 @@ class LatentPool:
                 self._clips[self._next] = clip
                 self._next = (self._next + 1) % self._size
 
-    def draw_pairs(self, pairs: int) -> tuple[Tensor, Tensor]:
+    def draw_pairs(self, pairs: int, turned: bool = True) -> tuple[Tensor, Tensor]:
         """Latents (2 * pairs, 4, F, H, W) and token ids (2 * pairs, tokens) of random clips.
 
-        The second of a pair is the first played backwards, with the caption that is true of it, so that a
-        pair differs in its direction and in nothing else; where backwards is no kind, it is another clip.
+        If `turned`, the second of a pair is the first played backwards, with the caption that is true of it,
+        so that a pair differs in its direction and in nothing else; where backwards is no kind, and if not
+        `turned`, it is another clip.
         """
         latents, ids = [], []
         index = torch.randint(0, len(self._clips), (2 * pairs,), generator=self._generator).tolist()
         for first, other in zip(index[:pairs], index[pairs:], strict=True):
             forwards, caption, caption_backwards, reversible = self._clips[first]
-            latents += [forwards, forwards.flip(1) if reversible else self._clips[other][0]]
-            ids += [caption, caption_backwards if reversible else self._clips[other][1]]
+            turn = turned and reversible
+            latents += [forwards, forwards.flip(1) if turn else self._clips[other][0]]
+            ids += [caption, caption_backwards if turn else self._clips[other][1]]
         return torch.stack(latents).float(), torch.stack(ids)
 
 
 def draw_moments(step: int, generator: torch.Generator) -> Tensor:
-    """Which frames of its clips a step looks at: all of them, the even or the odd ones, or any two."""
+    """Which frames of its clips a step looks at: all of them, every second, fourth ... one, or any two."""
     frames = FRAMES_IN_TURN[step % len(FRAMES_IN_TURN)]
     if frames == 2:
         return torch.randperm(clips.FRAMES, generator=generator)[:2].sort().values
@@ -134,7 +137,7 @@ def pair_errors(
 
     A pair shares its noise and its noise level: what is left of its gradients is the direction.
     """
-    latents, ids = pool.draw_pairs(pairs)
+    latents, ids = pool.draw_pairs(pairs, turned=len(moments) > 1)
     latents = latents[:, :, moments]
     t = draw_timesteps(pairs, len(sigmas), generator).repeat_interleave(2)
     sigma = sigmas[t].view(-1, 1, 1, 1, 1)

@@ -10,7 +10,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAB = CHECKOUT / "lab"
-SAMPLES = 8
+SAMPLES = 4
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def measured(host_path, tmp_path_factory):
     """The figures of a short evaluation, measured now."""
     out = tmp_path_factory.mktemp("eval")
     command = [sys.executable, str(LAB / "evaluate.py"), "--quick", "--n", str(SAMPLES), "--out", str(out)]
-    run = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=280)
+    run = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     assert (out / "eval_quick.png").stat().st_size > 10_000
     return json.loads((out / "eval_quick.json").read_text())
@@ -43,11 +43,19 @@ def test_the_published_evaluation_is_of_these_weights():
     assert published["weights_sha256"] == {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files
     }
-    assert sum(file.stat().st_size for file in files) <= 25e6
+    assert sum(file.stat().st_size for file in files) <= 40e6
     assert published["samples"] >= 64
     for measure, sets in {
         "velocity_cosine": {"seen", "heldout", "no_lora", "shuffled"},
-        "effect_accuracy": {"seen", "heldout", "chance", "real_clips"},
+        "effect_accuracy": {
+            "seen",
+            "heldout",
+            "pairs",
+            "heldout_pairs",
+            "heldout_kinds",
+            "chance",
+            "real_clips",
+        },
     }.items():
         assert sets <= set(published[measure])
     assert {"content_kept", "seed"} <= set(published)
