@@ -39,6 +39,15 @@ def reversible_rows(data: dict[str, Tensor]) -> Tensor:
     return reversible & ~same & ~conditions.is_held_out(turned)
 
 
+def joined(files: list[Path]) -> dict[str, Tensor]:
+    """The conditions of several files, which processes of other seeds made beside each other."""
+    parts = [load_file(file) for file in files]
+    for before, part in enumerate(parts):
+        offset = sum(len(other["twin"]) for other in parts[:before])
+        part["twin"] = torch.where(part["twin"] >= 0, part["twin"] + offset, part["twin"])
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def encode_texts(clip, ids: Tensor) -> Tensor:
     """Token ids (M, K, tokens) -> embeddings (M, K, tokens, width) by the checkpoint's own text encoder."""
     flat, inverse = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
@@ -119,7 +128,7 @@ def train(options: argparse.Namespace) -> None:
     training = host_module("training.denoiser")
     with training.training_mode():
         torch.manual_seed(settings.seed)
-        sources = make_sources(load_file(options.data), clip)
+        sources = make_sources(joined(options.data), clip)
         latents = host_module("models.layers").latent_settings(model)
         seen = {"frames": clips.FRAMES, "fps": clips.FPS, "width": clips.SIZE, "height": clips.SIZE}
         hypernet = shape.create(targets, settings.seed, backbone="sd1", clip=seen, **latents)
@@ -150,7 +159,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, default=ROOT / "lab" / "training" / "hypernet.toml")
-    parser.add_argument("--data", type=Path, default=ROOT / "lab" / "training" / "dataset.safetensors")
+    dataset = ROOT / "lab" / "training" / "dataset.safetensors"
+    parser.add_argument("--data", type=Path, nargs="+", default=[dataset], help="files of make_dataset.py")
     parser.add_argument("--models", type=Path, default=ROOT / "demo" / "models")
     parser.add_argument("--out", type=Path, default=ROOT / "lab" / "training" / "hypernet")
     parser.add_argument("--minutes", type=float, help="overrides max_minutes of the config")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,8 @@ class DemoModels:
         matrices=None,
     ) -> Tensor:
         """Clips (B, 3, F, 8H, 8W) in 0..1 from unit noise (B, 4, F, H, W), as the host's KSampler makes them
-        in 20 steps of euler, schedule normal, cfg 1; sample i with the LoRA of weights[i] at this strength.
+        in 20 steps of euler_ancestral, schedule normal, cfg 1 (the step's noise aside, which here depends on
+        the clip's own noise); sample i with the LoRA of weights[i] at this strength.
         matrices: what expands them (`OneCondition`, `Video2LoRA`), the hypernetwork's if None.
         """
         done, matrices = [], matrices or self.hypernet
@@ -77,20 +79,24 @@ class DemoModels:
         with self.ready():
             context = self.encode_texts(captions)
             if weights is None:
-                return self._euler(noise, context)
+                return self._euler_ancestral(noise, context)
             factors = matrices.batched_factors(weights)
             factors = {name: (up * strength, down) for name, (up, down) in factors.items()}
             with self.branches.attached(factors):
-                return self._euler(noise, context)
+                return self._euler_ancestral(noise, context)
 
-    def _euler(self, noise: Tensor, context: Tensor) -> Tensor:
+    def _euler_ancestral(self, noise: Tensor, context: Tensor) -> Tensor:
+        streams = [torch.Generator().manual_seed(_seed_of(unit)) for unit in noise]
         x = noise * (self._ladder[0][1].square() + 1).sqrt()
         following = [sigma for _, sigma in self._ladder[1:]] + [torch.zeros(())]
         for (timestep, sigma), next_sigma in zip(self._ladder, following, strict=True):
             v = self.denoiser.forward(x, timestep.expand(len(x)), context)
             scale = (sigma.square() + 1).sqrt()
             denoised = x / scale.square() - v * sigma / scale
-            x = x + (x - denoised) / sigma * (next_sigma - sigma)
+            kept = next_sigma.square() / sigma  # of the noise there is; the rest is drawn anew
+            fresh = torch.stack([torch.randn(noise.shape[1:], generator=stream) for stream in streams])
+            x = denoised + (x - denoised) / sigma * kept
+            x = x + (next_sigma.square() - kept.square()).sqrt() * fresh
         return x
 
     def encode_texts(self, captions: list[str]) -> Tensor:
@@ -106,3 +112,7 @@ class DemoModels:
         """Outside of inference mode, without gradients."""
         with host_module("training.denoiser").training_mode(), torch.no_grad():
             yield
+
+
+def _seed_of(unit: Tensor) -> int:
+    return int.from_bytes(hashlib.sha256(unit.numpy().tobytes()).digest()[:8], "big") >> 1

@@ -187,7 +187,7 @@ def test_demo_graph_runs_on_the_server(demo_server):
         videos[prompt[node_id]["_meta"]["title"]], _ = read_video(path)
     assert set(videos) == {"Compare", "Save: with", "Save: without"}
     with_lora, without = videos["Save: with"], videos["Save: without"]
-    assert with_lora.shape == without.shape == (8, 64, 64, 3)
+    assert with_lora.shape == without.shape == (16, 96, 96, 3)
     assert abs(with_lora.astype(float) - without).mean() > 1, "the LoRA changes the video"
 
 
