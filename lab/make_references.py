@@ -57,6 +57,14 @@ REFERENCES = (
         "ghost, night",
         False,
     ),
+    (
+        "moves_and_fades.mp4",
+        "moves right and fades out, which training never had together",
+        (("move", 0.0, 0.9, 1), ("fade_out", 0.0, 0.9, 1)),
+        ("dog", "beach"),
+        "fish, sea",
+        True,
+    ),
 )
 
 

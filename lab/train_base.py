@@ -25,11 +25,10 @@ from world.conditions import PAIRS
 KIND_WEIGHTS = {"still": 0.14, "move": 0.34, "pan": 0.06}  # the other kinds share the rest evenly
 PAIR_SHARE = 0.22  # two things at once, all pairs alike
 EMPTY_CAPTIONS = 0.03
-HIGH_NOISE = (0.15, 0.5)  # this share of the draws comes from above this part of the schedule
-# Frames that a step is given of its clips, in turns: as many frames in all, so that a step costs the same.
-# Whole clips show motion; one or two frames of many clips show many more things to draw, and a single frame
-# passes the motion modules by, which halves its cost.
-FRAMES_IN_TURN = (clips.FRAMES, 1, 2, 1)
+HIGH_NOISE = (0.35, 0.5)  # this share of the draws comes from above this part of the schedule
+# Frames that a step is given of its clips, in turns, as many in all. Whole clips show motion; single frames
+# of many clips show many more things to draw, and pass the motion modules by, which halves their cost.
+FRAMES_IN_TURN = (clips.FRAMES, 1)
 PROBE_EVERY = 250
 ENCODE_PER_STEP = 2
 SAVE_EVERY = 180  # seconds

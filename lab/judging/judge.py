@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +26,7 @@ SIDE = 48  # pixels, what the judge looks at
 WIDTH = 48
 FEATURES = 32
 SPEED = clips.SPEED_RANGE[1]  # pixels a frame, what the head of velocities calls 1
+MISSED = 4.0  # how much more a class that is missed counts in the loss: one or two of many are there
 MOVING = 0.5  # pixels a frame, the least speed of which a direction is asked
 
 
@@ -69,7 +71,8 @@ class Judge(nn.Module):
         velocity in pixels a frame."""
         said = self(video)
         decided = {name: said[name].argmax(-1) for name in ATTRIBUTES}
-        return {"happens": said["happens"] > 0, **decided, "velocity": said["velocity"] * SPEED}
+        likely = said["happens"] > math.log(MISSED)  # more likely than not, as the loss weighs it
+        return {"happens": likely, **decided, "velocity": said["velocity"] * SPEED}
 
 
 def truth(content: Content, semantics: clips.Semantics) -> dict[str, Tensor]:
@@ -84,7 +87,7 @@ def truth(content: Content, semantics: clips.Semantics) -> dict[str, Tensor]:
 
 def judge_loss(said: Mapping[str, Tensor], true: Mapping[str, Tensor]) -> Tensor:
     """The sum of the heads' losses on a batch."""
-    weight = torch.tensor(4.0)  # one or two classes of many are there: what is missed counts more
+    weight = torch.tensor(MISSED)
     happens = F.binary_cross_entropy_with_logits(said["happens"], true["happens"].float(), pos_weight=weight)
     seen = sum(F.cross_entropy(said[name], true[name]) for name in ATTRIBUTES)
     return 10 * happens + seen + 4 * F.smooth_l1_loss(said["velocity"], true["velocity"] / SPEED, beta=0.1)
