@@ -12,7 +12,8 @@ from .video_files import write_video
 
 ROWS = ("reference", "without", "with")
 COLORS = ((120, 170, 220), (150, 150, 150), (240, 150, 70))
-FRAME, LABEL, GAP, TITLE = 112, 110, 2, 30
+FRAME, LABEL, GAP, TITLE = 120, 110, 2, 30
+COLUMNS = 8  # of the sheet: frames at even distances, the first and the last among them
 BACKGROUND, INK = (18, 18, 20), (235, 235, 235)
 
 
@@ -31,6 +32,13 @@ class Comparison:
         return self.reference, self.without, self.with_lora
 
     @property
+    def shown(self) -> list[int]:
+        """The frames that a sheet has room for."""
+        return (
+            np.linspace(0, self.frame_count - 1, min(COLUMNS, self.frame_count)).round().astype(int).tolist()
+        )
+
+    @property
     def frame_count(self) -> int:
         """Frames that all three have."""
         return min(len(video) for video in self.videos)
@@ -43,7 +51,7 @@ def enlarge(frame: np.ndarray, size: int = FRAME) -> Image.Image:
 
 def draw_sheet(comparisons: list[Comparison], path: Path) -> None:
     """A PNG with three strips of frames for every reference: reference, without, with."""
-    frames = max(comparison.frame_count for comparison in comparisons)
+    frames = max(len(comparison.shown) for comparison in comparisons)
     block = TITLE + len(ROWS) * (FRAME + GAP) + 14
     sheet = Image.new("RGB", (LABEL + frames * (FRAME + GAP), block * len(comparisons)), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
@@ -55,14 +63,14 @@ def draw_sheet(comparisons: list[Comparison], path: Path) -> None:
             y = top + TITLE + row * (FRAME + GAP)
             draw.rectangle((0, y, 5, y + FRAME - 1), color)
             draw.text((14, y + FRAME // 2 - 9), label, color, small)
-            for index in range(comparison.frame_count):
-                sheet.paste(enlarge(video[index]), (LABEL + index * (FRAME + GAP), y))
+            for column, index in enumerate(comparison.shown):
+                sheet.paste(enlarge(video[index]), (LABEL + column * (FRAME + GAP), y))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
 
 
 def write_comparison_video(
-    comparisons: list[Comparison], path: Path, loops: int = 4, size: int = 160
+    comparisons: list[Comparison], path: Path, loops: int = 4, size: int = 192
 ) -> None:
     """An mp4: a row for every reference, columns reference, without, with; played several times."""
     frames = min(comparison.frame_count for comparison in comparisons)
