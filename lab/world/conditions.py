@@ -32,7 +32,7 @@ HELD_OUT_PAIRS = (
     ("pan", "tint"), ("zoom_in", "tint"), ("zoom_out", "wipe"), ("roll", "fade_in"), ("roll", "zoom_out"),
 )  # fmt: skip
 PAIRS = (*TRAINED_PAIRS, *HELD_OUT_PAIRS)
-PAIR_SHARE = 0.3  # of what is drawn for training
+PAIR_SHARE = 0.45  # of what is drawn for training
 EFFECTS = (
     "zoom_in", "zoom_out", "roll_right", "roll_left", "fade_out", "fade_in", "tint_warm", "tint_green",
     "tint_cool", "wipe_right", "wipe_down", "wipe_left", "wipe_up", "shake", "flash",
