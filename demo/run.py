@@ -45,7 +45,7 @@ class Reference:
 
     file: str
     title: str
-    prompt: str = "fox, meadow"
+    prompt: str = "fish, sea"
     seed: int = 1
     held_out: bool = False
 

@@ -30,7 +30,7 @@ REFERENCES = (
         "moves left",
         (("move", 180.0, 0.9, 1), STILL),
         ("car", "city"),
-        "fox, meadow",
+        "fish, sea",
         False,
     ),
     (
@@ -38,7 +38,7 @@ REFERENCES = (
         "zooms in",
         (("zoom_in", 0.0, 0.9, 1), STILL),
         ("owl", "forest"),
-        "rocket, space",
+        "panda, meadow",
         False,
     ),
     (
@@ -54,7 +54,7 @@ REFERENCES = (
         "a ball rises over a photograph",
         (("move", 300.0, 0.9, 1), STILL),
         ("⚽", "chelsea.png"),
-        "ghost, night",
+        "bee, meadow",
         False,
     ),
     (
