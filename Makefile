@@ -19,7 +19,7 @@ export MKL_NUM_THREADS ?= 1
 .PHONY: help demo snapshot thumbnails pictures figures locales settings test soak fuzz bench gpu-check lint eval clean python
 
 help:
-	@echo "make demo    a real ComfyUI, four reference videos, a contact sheet in demo/output"
+	@echo "make demo    a real ComfyUI, five reference videos, a contact sheet in demo/output"
 	@echo "make test    all tests (TESTS=tests/core for some of them, HOST=0.18.2 for another ComfyUI,"
 	@echo "             WORKERS=0 for one process)"
 	@echo "make soak    a thousand random sequences of attaching, applying, cloning, sampling and unloading;"
