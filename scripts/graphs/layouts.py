@@ -155,7 +155,7 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         ),
     ),
     "batch_of_references": (
-        "**Several references in one sampling.**\n\nThe latent batch holds a video for each reference, 2 × 8 "
+        "**Several references in one sampling.**\n\nThe latent batch holds a video for each reference, 2 × 16 "
         "frames, and each follows its own. *Rebatch* parts them: its size is the frames of one.",
         210,
         (
@@ -169,8 +169,8 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         ),
     ),
     "refine_on_reference": (
-        "**For what the hypernetwork never saw.**\n\nThe prediction is optimised on its reference, about a "
-        "minute here.\n\nUnlink *adaptive_lora*, and it starts from nothing and needs no hypernetwork.",
+        "**For what the hypernetwork never saw.**\n\nThe prediction is optimised on its reference, some "
+        "minutes here.\n\nUnlink *adaptive_lora*, and it starts from nothing and needs no hypernetwork.",
         258,
         (
             CHOOSE,
