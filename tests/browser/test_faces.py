@@ -43,7 +43,7 @@ def test_what_the_host_kept_is_shown_after_the_page_was_loaded_anew(page, comfy)
     run(page, comfy, limit=200)
     page.page.wait_for_timeout(500)
     said = page.evaluate(FACES)
-    assert said["6"][0].startswith("8 of 8 frames") and said["6"][1] == 1 and "trained with" in said["3"][0]
+    assert said["6"][0].startswith("16 of 16 frames") and said["6"][1] == 1 and "trained with" in said["3"][0]
     reload(page)
     open_prompt(page)
     assert page.evaluate(FACES) == EMPTY
