@@ -155,8 +155,8 @@ LAYOUTS: dict[str, tuple[str, int, tuple[dict[str, Any], ...]]] = {
         ),
     ),
     "batch_of_references": (
-        "**Several references in one sampling.**\n\nThe latent batch holds a video for each reference, 2 × 16 "
-        "frames, and each follows its own. *Rebatch* parts them: its size is the frames of one.",
+        "**Several references in one sampling.**\n\nThe latent batch holds a video for each reference, 2 × "
+        "16 frames, and each follows its own. *Rebatch* parts them: its size is the frames of one.",
         210,
         (
             CHOOSE_TWO,
