@@ -145,7 +145,7 @@ def write_page(options: argparse.Namespace) -> None:
         "",
         f"Short runs, {options.steps} steps each, from nothing: compare the rows with each other, not with",
         "the shipped model. Losses: v-prediction, on 48 references of conditions never trained on. Cosines:",
-        f"tracked velocity of generated moves against the reference's, {options.samples} samples a set; held",
+        f"velocity of generated moves against the reference's, {options.samples} samples a set; held",
         "out are directions from 20° to 70°.",
         "",
         *short_table(options.out),

@@ -1,1 +1,1 @@
-"""The demo's procedural world: clips, conditions, captions, foreign looks, and how movement is measured."""
+"""The demo's procedural world: clips, conditions, captions and foreign looks."""
