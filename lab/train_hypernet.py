@@ -58,6 +58,8 @@ def encode_texts(clip, ids: Tensor) -> Tensor:
 
 def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
     """The clips to train on, and those of conditions kept to watch the gap between matched and shuffled."""
+    from world.captions import CaptionTokens
+
     kinds = [name_of(row) for row in data["semantics.kind"].tolist()]
     reversible = reversible_rows(data)
     texts = {"contexts": "content_ids", "told": "full_ids", "told_backwards": "full_backwards_ids"}
@@ -73,6 +75,7 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
         "names": kinds,
         "reversible": reversible,
         "twin": twin,
+        "empty": encode_texts(clip, CaptionTokens()([""])[None])[0, 0],
         **contexts,
     }
     return {

@@ -10,6 +10,7 @@ from world import clips
 
 FOREIGN_SHARE = 0.75  # of the batches' references that have foreign looks
 ODD_SHARE = 0.2  # of the batches whose references are foreign and of another length or shape
+EMPTY_CAPTIONS = 0.08  # of the pairs: guidance compares with an empty caption, under the same LoRA
 TWIN_SHARE = 0.6  # of the pairs of a pan, or of a twin, that are a pan and its twin
 
 
@@ -20,7 +21,8 @@ class PairSource:
     rows: the conditions it may draw. latents: (M, K, ...) clips of the demo's world, which are targets and
     references; foreign: (M, J, ...) clips of the same semantics in foreign looks, references alone; odd:
     format -> (n, ...) foreign clips of another length or shape, of the conditions whose `format` it is.
-    contexts: (M, K, tokens, width) text embeddings of what is seen. told, told_backwards: of what is seen
+    contexts: (M, K, tokens, width) text embeddings of what is seen; empty: (tokens, width) that of no words,
+    which some targets get instead. told, told_backwards: of what is seen
     and happens, played forwards and backwards, for the trainer's caption teacher. reversible: (M,) whether
     played backwards it is a condition too. twin: (M,) of a pan the move, of a move the pan, that has the
     same direction, speed and contents; -1 for none.
@@ -31,6 +33,7 @@ class PairSource:
     odd: dict[int, Tensor]
     format: Tensor
     contexts: Tensor
+    empty: Tensor
     told: Tensor
     told_backwards: Tensor
     names: list[str]
@@ -56,6 +59,8 @@ class PairSource:
         chosen = torch.stack([order, second], dim=1).flatten(0, 1)
         flip = torch.stack([torch.zeros_like(backwards), backwards], dim=1).flatten()
 
+        wordless = torch.rand(len(rows), generator=generator).repeat_interleave(2) < EMPTY_CAPTIONS
+
         names = [self.names[i] for i in both_rows.tolist()]
         happens = [backwards_name(n) if f else n for n, f in zip(names, flip.tolist(), strict=True)]
         ids = [f"{row}{'-' * f}" for row, f in zip(both_rows.tolist(), flip.tolist(), strict=True)]
@@ -64,7 +69,7 @@ class PairSource:
         return core_module("training.step.batch").TrainBatch(
             reference_latents=_played(self._references(both_rows, chosen[:, 0], odd, generator), flip),
             target_latents=_played(self.latents[target], flip),
-            context=self.contexts[target].float(),
+            context=torch.where(wordless[:, None, None], self.empty, self.contexts[target]).float(),
             conditions=tuple(happens),
             condition_ids=tuple(ids),
             semantic_context=told.float(),
@@ -74,7 +79,8 @@ class PairSource:
         """Conditions, and the format of their references when it is another one than the targets'."""
         rows, odd = self.rows, None
         if torch.rand((), generator=generator) < ODD_SHARE * bool(self.foreign_share):
-            odd = sorted(self.odd)[int(torch.randint(len(self.odd), (), generator=generator))]
+            formats = self.format[rows].unique()  # few rows need not have them all
+            odd = int(formats[torch.randint(len(formats), (), generator=generator)])
             rows = rows[self.format[rows] == odd]
         return rows[torch.randint(0, len(rows), (count,), generator=generator)], odd
 

@@ -107,6 +107,7 @@ def test_a_batch_pairs_references_with_targets_of_their_condition(lab_module, cl
         odd={1: (200 + number[:, 0]).expand(-1, 4, 5, 8, 8).half()},
         format=torch.ones(count, dtype=torch.long),
         contexts=torch.zeros(count, 2, 3, 4),
+        empty=torch.full((3, 4), 7.0),
         told=torch.zeros(count, 2, 3, 4),
         told_backwards=torch.ones(count, 2, 3, 4),
         names=["pan", "move"] * (count // 2),
@@ -114,7 +115,7 @@ def test_a_batch_pairs_references_with_targets_of_their_condition(lab_module, cl
         twin=torch.arange(count).view(-1, 2).flip(1).flatten(),
         rows=torch.arange(count),
     )
-    looks, twins = set(), 0
+    looks, twins, wordless = set(), 0, 0
     for seed in range(30):
         batch = source.sample(generator(seed), 4)
         reference, target = batch.reference_latents[:, 0, 0, 0, 0], batch.target_latents[:, 0, 0, 0, 0]
@@ -122,7 +123,35 @@ def test_a_batch_pairs_references_with_targets_of_their_condition(lab_module, cl
         assert (target < 100).all(), "a foreign clip as a target"
         looks |= set((reference // 100).int().tolist())
         twins += int((target[0] != target[1]) + (target[2] != target[3]))
-    assert looks == {0, 1, 2} and 10 < twins < 50
+        words = batch.context.flatten(1)
+        assert torch.equal(words[::2], words[1::2]), "of a pair, one has words and one has none"
+        wordless += int((words[::2] == 7).all(1).sum())
+    assert looks == {0, 1, 2} and 10 < twins < 50 and 0 < wordless < 20
+
+
+def test_few_conditions_need_not_have_references_of_every_format(lab_module, clips):
+    pairs = lab_module("hosted.pairs")
+    lab_module("hosted.comfy_tools")._hosts[:] = [
+        _Pack(pytest.importorskip("video2lora_core.training.step.batch"))
+    ]
+    number = torch.arange(4).float().view(-1, 1, 1, 1, 1, 1)
+    words = torch.zeros(4, 2, 3, 4)
+    source = pairs.PairSource(
+        latents=number.expand(-1, 2, 4, 8, 8, 8).half(),
+        foreign=number.expand(-1, 3, 4, 8, 8, 8).half(),
+        odd={n: (100 * n + number[:2, 0]).expand(-1, 4, 5, 8, 8).half() for n in (1, 2)},
+        format=torch.tensor([1, 1, 2, 2]),
+        contexts=words,
+        empty=words[0, 0],
+        told=words,
+        told_backwards=words,
+        names=["move"] * 4,
+        reversible=torch.ones(4, dtype=torch.bool),
+        twin=torch.full((4,), -1),
+        rows=torch.tensor([0, 1]),
+    )
+    drawn = [source.sample(generator(seed), 2).reference_latents[:, 0, 0, 0, 0] for seed in range(40)]
+    assert {int(part // 100) for row in drawn for part in row} == {0, 1}
 
 
 class _Pack:

@@ -38,6 +38,7 @@ from .step.batch import ClipSource
 from .step.denoiser import Denoiser
 from .step.objective import Objective
 from .step.reading import SharedReading
+from .step.timesteps import named_rows
 from .step.update import Update
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ class Trainer:
         """One optimizer step on a global batch; every process draws and works on its share."""
         settings, state, processes = self.settings, self.state, self.processes
         rate = self.update.begin(state.step, state.progress(settings))
-        observed, totals = [], torch.zeros(3, dtype=torch.float64)
+        observed, effects, totals = [], [], torch.zeros(3, dtype=torch.float64)
         parts = self.feed.take(state.step)
         readings = [SharedReading(self.objective.read(part.batch.reference_latents)) for part in parts]
         contrastive = torch.zeros(())
@@ -184,13 +185,12 @@ class Trainer:
             self.objective.release()
             reading.backward()
             totals += losses.numbers() / settings.accumulation
-            rows = zip(batch.conditions, losses.references.tolist(), strict=True)
-            observed += [(start + row, name, loss) for row, (name, loss) in enumerate(rows)]
+            observed += named_rows(start, batch.conditions, losses.references)
+            effects += named_rows(start, batch.conditions, losses.effects)
         # What processes tell each other comes before any change: a run that loses one is saved as it was.
         total, diffusion, teacher = processes.mean(totals).tolist()
-        observed = sorted(processes.gather_objects(observed)) if settings.balance_conditions else []
+        self.objective.observe(observed, effects)
         norm = self.update.apply(state)
-        self.objective.balance.observe(observed)
         compared = float(contrastive.detach())
         total += settings.contrastive_weight * compared
         state.elapsed = time.monotonic() - self._started

@@ -100,6 +100,7 @@ def collect_state(
         "best": [state.best_step, state.best_gap],
         "optimizer": numbers,
         "balance": objective.balance.means,
+        "caption_effects": [objective.caption_effects.means, objective.caption_effects.counts],
         "random": random_states(),
     }
     return tensors, facts
@@ -122,6 +123,8 @@ def restore_state(
     average.load({name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)})
     restore_optimizer(optimizer, names, tensors, facts.get("optimizer", {}))
     objective.balance.means = dict(facts["balance"])
+    means, counts = facts.get("caption_effects", ({}, {}))  # younger than the format
+    objective.caption_effects.means, objective.caption_effects.counts = dict(means), dict(counts)
     restore_random_states(facts["random"])
     best = facts.get("best", [0, None])
     return RunState(

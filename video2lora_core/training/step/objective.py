@@ -19,8 +19,8 @@ from ..settings import TrainingSettings
 from .batch import TrainBatch
 from .compiled import compiled
 from .denoiser import Denoiser
-from .reading import Read
-from .timesteps import ConditionBalance, loss_weights, sample_timesteps
+from .reading import Read, contrastive_loss, widened
+from .timesteps import CaptionEffects, ConditionBalance, loss_weights, sample_timesteps
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -56,14 +56,15 @@ class NoiseDraw:
 
 @dataclass(frozen=True)
 class LossParts:
-    """total: what backward is called on. The rest is detached; `references` are the unweighted losses
-    (R,).
+    """total: what backward is called on. The rest is detached; `references` are the unbalanced losses
+    (R,), `effects` what the teacher's captions change (R,), None when not measured.
     """
 
     total: Tensor
     diffusion: Tensor
     teacher: Tensor
     references: Tensor
+    effects: Tensor | None = None
 
     def numbers(self) -> Tensor:
         """total, diffusion and teacher (3,), on the CPU."""
@@ -122,23 +123,6 @@ def draw_timesteps(
     return share_noise(timesteps, targets, settings.shared_noise)
 
 
-def widened(values: Tensor) -> Tensor:
-    """Half precision as float32, wider types as they are: losses are computed in this."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def contrastive_loss(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> Tensor:
-    """Symmetric InfoNCE: row i of `first` and of `second` (n, E) attract, rows of other conditions repel.
-
-    `ids` (n,) tell conditions apart; other rows of the same condition are left out of the comparison.
-    """
-    first, second = F.normalize(widened(first), dim=-1), F.normalize(widened(second), dim=-1)
-    same = (ids[:, None] == ids[None, :]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-    scores = (first @ second.T / temperature).masked_fill(same, float("-inf"))
-    labels = torch.arange(len(ids), device=ids.device)
-    return 0.5 * (F.cross_entropy(scores, labels) + F.cross_entropy(scores.T, labels))
-
-
 def _even(read: Read) -> tuple[Tensor, Tensor]:
     """A stem's tokens and embedding, the embedding normalised as those who read it do."""
     tokens, embedding = (widened(part) for part in read)
@@ -163,6 +147,7 @@ class Objective:
         self.processes = processes or Processes()
         self.branches = AdapterBranches(denoiser.modules())
         self.balance = ConditionBalance(settings.balance_momentum)
+        self.caption_effects = CaptionEffects()
         self._read, self._decode = model.hypernetwork.read, model.hypernetwork.decode
         if settings.compile:
             self._read, self._decode = (compiled(f, "the hypernetwork") for f in (self._read, self._decode))
@@ -204,20 +189,18 @@ class Objective:
         settings = self.settings
         with self.precision():
             noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
-            taught = self._teacher_prediction(batch, noisy, draw)
+            taught, effects = self._teach(batch, noisy, draw)
             self.branches.use(self.predict(read))
             prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
             target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
-            rows = self._weighted(F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1), draw)
-            references = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
-            diffusion = self._balanced(references, batch.conditions)
-            total = diffusion
+            references = self._by_reference(prediction, target, draw, batch)
+            total = diffusion = self._balanced(references, batch.conditions, self.balance)
             teacher = diffusion.new_zeros(())
             if taught is not None:
-                error = F.mse_loss(prediction, taught, reduction="none").flatten(1).mean(1)
-                teacher = self._weighted(error, draw).mean()
+                distances = self._by_reference(prediction, taught, draw, batch)
+                teacher = self._balanced(distances, batch.conditions, self.caption_effects)
                 total = total + settings.teacher_weight * teacher
-        return LossParts(total, diffusion.detach(), teacher.detach(), references.detach().float())
+        return LossParts(total, diffusion.detach(), teacher.detach(), references.detach().float(), effects)
 
     def contrastive(self, batches: Sequence[TrainBatch], reads: Sequence[Read]) -> Tensor:
         """The contrastive loss of a whole step: of the batches of all its parts, and of all processes.
@@ -249,8 +232,15 @@ class Objective:
             for own, example in zip(_even(read), wanted, strict=True):
                 spread = example.var(0).mean().clamp(min=1e-12)
                 references = references + (own - example).square().flatten(1).mean(1) / spread
-            reading = self._balanced(references, batch.conditions)
+            reading = self._balanced(references, batch.conditions, self.balance)
         return LossParts(reading, reading.detach(), reading.new_zeros(()), references.detach().float())
+
+    def observe(self, losses: list[tuple[int, str, float]], effects: list[tuple[int, str, float]]) -> None:
+        """Take in this process's part of a step: (row, condition, loss), and effects of captions likewise."""
+        if self.settings.balance_conditions:
+            losses, effects = (sorted(self.processes.gather_objects(rows)) for rows in (losses, effects))
+            self.balance.observe(losses)
+            self.caption_effects.observe(effects)
 
     def release(self) -> None:
         """Switch the branches off after backward."""
@@ -274,27 +264,36 @@ class Objective:
                 losses[label] = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
         return losses
 
-    def _teacher_prediction(self, batch: TrainBatch, noisy: Tensor, draw: NoiseDraw) -> Tensor | None:
+    @torch.no_grad()
+    def _teach(
+        self, batch: TrainBatch, noisy: Tensor, draw: NoiseDraw
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What the backbone predicts when told the semantics; until it is known, what that changes (R,)."""
         if self.settings.teacher_weight <= 0:
-            return None
+            return None, None
         if batch.semantic_context is None:
             raise Video2LoRAError(
-                "teacher_weight is set but the clips have no semantic_caption; add that column, or set it to "
-                "0."
+                "teacher_weight is set but the clips have no semantic_caption; add that column, or use 0."
             )
-        with torch.no_grad():
-            return widened(self.denoiser.forward(noisy, draw.timesteps, batch.semantic_context))
+        taught = widened(self.denoiser.forward(noisy, draw.timesteps, batch.semantic_context))
+        if not self.settings.balance_conditions or self.caption_effects.known(batch.conditions):
+            return taught, None
+        untaught = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
+        return taught, self._by_reference(untaught, taught, draw, batch).float()
 
-    def _weighted(self, rows: Tensor, draw: NoiseDraw) -> Tensor:
+    def _by_reference(self, prediction: Tensor, wanted: Tensor, draw: NoiseDraw, batch: TrainBatch) -> Tensor:
+        """(R,) weighted squared errors of each reference's targets."""
+        rows = F.mse_loss(prediction, wanted, reduction="none").flatten(1).mean(1)
         weights = loss_weights(
             self.settings.loss_weighting,
             self.denoiser.signal_to_noise(draw.timesteps),
             self.denoiser.output_scale(draw.timesteps),
             self.settings.min_snr_gamma,
         )
-        return rows if weights is None else rows * weights.to(rows)
+        rows = rows if weights is None else rows * weights.to(rows)
+        return rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
 
-    def _balanced(self, references: Tensor, conditions: tuple[str, ...]) -> Tensor:
+    def _balanced(self, references: Tensor, conditions: tuple[str, ...], balance: ConditionBalance) -> Tensor:
         if not self.settings.balance_conditions:
             return references.mean()
-        return (references * self.balance.factors(conditions).to(references)).mean()
+        return (references * balance.factors(conditions).to(references)).mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -40,3 +41,20 @@ class SharedReading:
 
 def _leaf(part: Tensor) -> Tensor:
     return part.detach().requires_grad_(part.requires_grad)
+
+
+def widened(values: Tensor) -> Tensor:
+    """Half precision as float32, wider types as they are: losses are computed in this."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def contrastive_loss(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE: row i of `first` and of `second` (n, E) attract, rows of other conditions repel.
+
+    `ids` (n,) tell conditions apart; other rows of the same condition are left out of the comparison.
+    """
+    first, second = F.normalize(widened(first), dim=-1), F.normalize(widened(second), dim=-1)
+    same = (ids[:, None] == ids[None, :]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+    scores = (first @ second.T / temperature).masked_fill(same, float("-inf"))
+    labels = torch.arange(len(ids), device=ids.device)
+    return 0.5 * (F.cross_entropy(scores, labels) + F.cross_entropy(scores.T, labels))

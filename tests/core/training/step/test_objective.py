@@ -13,9 +13,9 @@ from tests.core.training.toy_training import STEPS, OffsetClips, ToyDenoiser, to
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.layers.adapters import add_branch
 from video2lora_core.training import AdapterBranches, Objective, TrainBatch, TrainingSettings
-from video2lora_core.training.step.objective import contrastive_loss, draw_noise, share_noise
+from video2lora_core.training.step.objective import draw_noise, share_noise
 from video2lora_core.training.step.optimizer import WeightAverage, group_of, make_optimizer, rate_factor
-from video2lora_core.training.step.reading import SharedReading
+from video2lora_core.training.step.reading import SharedReading, contrastive_loss
 from video2lora_core.training.step.timesteps import ConditionBalance, loss_weights, sample_timesteps
 
 PLAIN = TrainingSettings(balance_conditions=False, targets_per_reference=2, contrastive_weight=0)
