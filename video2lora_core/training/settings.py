@@ -137,8 +137,8 @@ class TrainingSettings:
     )
     balance_conditions: bool = setting(
         True,
-        "Divide each condition's loss by its usual size, and its distance to the teacher by what the "
-        "teacher's caption changes: otherwise loud effects (flashes) eat the gradient.",
+        "Divide each condition's loss, and its distance to the teacher, by its usual size: otherwise loud "
+        "effects (flashes) eat the gradient.",
     )
     balance_momentum: float = setting(0.98, "How slowly the usual size of a condition's loss changes.")
     contrastive_weight: float = setting(

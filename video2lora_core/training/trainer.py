@@ -171,7 +171,7 @@ class Trainer:
         """One optimizer step on a global batch; every process draws and works on its share."""
         settings, state, processes = self.settings, self.state, self.processes
         rate = self.update.begin(state.step, state.progress(settings))
-        observed, effects, totals = [], [], torch.zeros(3, dtype=torch.float64)
+        observed, distances, totals = [], [], torch.zeros(3, dtype=torch.float64)
         parts = self.feed.take(state.step)
         readings = [SharedReading(self.objective.read(part.batch.reference_latents)) for part in parts]
         contrastive = torch.zeros(())
@@ -186,10 +186,10 @@ class Trainer:
             reading.backward()
             totals += losses.numbers() / settings.accumulation
             observed += named_rows(start, batch.conditions, losses.references)
-            effects += named_rows(start, batch.conditions, losses.effects)
+            distances += named_rows(start, batch.conditions, losses.distances)
         # What processes tell each other comes before any change: a run that loses one is saved as it was.
         total, diffusion, teacher = processes.mean(totals).tolist()
-        self.objective.observe(observed, effects)
+        self.objective.observe(observed, distances)
         norm = self.update.apply(state)
         compared = float(contrastive.detach())
         total += settings.contrastive_weight * compared

@@ -100,7 +100,7 @@ def collect_state(
         "best": [state.best_step, state.best_gap],
         "optimizer": numbers,
         "balance": objective.balance.means,
-        "caption_effects": [objective.caption_effects.means, objective.caption_effects.counts],
+        "teacher_balance": objective.teacher_balance.means,
         "random": random_states(),
     }
     return tensors, facts
@@ -123,8 +123,7 @@ def restore_state(
     average.load({name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)})
     restore_optimizer(optimizer, names, tensors, facts.get("optimizer", {}))
     objective.balance.means = dict(facts["balance"])
-    means, counts = facts.get("caption_effects", ({}, {}))  # younger than the format
-    objective.caption_effects.means, objective.caption_effects.counts = dict(means), dict(counts)
+    objective.teacher_balance.means = dict(facts.get("teacher_balance", {}))  # younger than the format
     restore_random_states(facts["random"])
     best = facts.get("best", [0, None])
     return RunState(

@@ -20,7 +20,7 @@ from .batch import TrainBatch
 from .compiled import compiled
 from .denoiser import Denoiser
 from .reading import Read, contrastive_loss, widened
-from .timesteps import CaptionEffects, ConditionBalance, loss_weights, sample_timesteps
+from .timesteps import ConditionBalance, loss_weights, sample_timesteps
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -57,14 +57,14 @@ class NoiseDraw:
 @dataclass(frozen=True)
 class LossParts:
     """total: what backward is called on. The rest is detached; `references` are the unbalanced losses
-    (R,), `effects` what the teacher's captions change (R,), None when not measured.
+    (R,), `distances` the unbalanced ones to the teacher (R,), None without it.
     """
 
     total: Tensor
     diffusion: Tensor
     teacher: Tensor
     references: Tensor
-    effects: Tensor | None = None
+    distances: Tensor | None = None
 
     def numbers(self) -> Tensor:
         """total, diffusion and teacher (3,), on the CPU."""
@@ -147,7 +147,7 @@ class Objective:
         self.processes = processes or Processes()
         self.branches = AdapterBranches(denoiser.modules())
         self.balance = ConditionBalance(settings.balance_momentum)
-        self.caption_effects = CaptionEffects()
+        self.teacher_balance = ConditionBalance(settings.balance_momentum)
         self._read, self._decode = model.hypernetwork.read, model.hypernetwork.decode
         if settings.compile:
             self._read, self._decode = (compiled(f, "the hypernetwork") for f in (self._read, self._decode))
@@ -189,18 +189,19 @@ class Objective:
         settings = self.settings
         with self.precision():
             noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
-            taught, effects = self._teach(batch, noisy, draw)
+            taught = self._teacher_prediction(batch, noisy, draw)
             self.branches.use(self.predict(read))
             prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
             target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
             references = self._by_reference(prediction, target, draw, batch)
             total = diffusion = self._balanced(references, batch.conditions, self.balance)
-            teacher = diffusion.new_zeros(())
+            teacher, distances = diffusion.new_zeros(()), None
             if taught is not None:
                 distances = self._by_reference(prediction, taught, draw, batch)
-                teacher = self._balanced(distances, batch.conditions, self.caption_effects)
+                teacher = self._balanced(distances, batch.conditions, self.teacher_balance)
                 total = total + settings.teacher_weight * teacher
-        return LossParts(total, diffusion.detach(), teacher.detach(), references.detach().float(), effects)
+                distances = distances.detach().float()
+        return LossParts(total, diffusion.detach(), teacher.detach(), references.detach().float(), distances)
 
     def contrastive(self, batches: Sequence[TrainBatch], reads: Sequence[Read]) -> Tensor:
         """The contrastive loss of a whole step: of the batches of all its parts, and of all processes.
@@ -235,12 +236,12 @@ class Objective:
             reading = self._balanced(references, batch.conditions, self.balance)
         return LossParts(reading, reading.detach(), reading.new_zeros(()), references.detach().float())
 
-    def observe(self, losses: list[tuple[int, str, float]], effects: list[tuple[int, str, float]]) -> None:
-        """Take in this process's part of a step: (row, condition, loss), and effects of captions likewise."""
+    def observe(self, losses: list[tuple[int, str, float]], distances: list[tuple[int, str, float]]) -> None:
+        """Take in this process's part of a step: (row, condition, loss), and distances to the teacher."""
         if self.settings.balance_conditions:
-            losses, effects = (sorted(self.processes.gather_objects(rows)) for rows in (losses, effects))
+            losses, distances = (sorted(self.processes.gather_objects(rows)) for rows in (losses, distances))
             self.balance.observe(losses)
-            self.caption_effects.observe(effects)
+            self.teacher_balance.observe(distances)
 
     def release(self) -> None:
         """Switch the branches off after backward."""
@@ -264,22 +265,15 @@ class Objective:
                 losses[label] = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
         return losses
 
-    @torch.no_grad()
-    def _teach(
-        self, batch: TrainBatch, noisy: Tensor, draw: NoiseDraw
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """What the backbone predicts when told the semantics; until it is known, what that changes (R,)."""
+    def _teacher_prediction(self, batch: TrainBatch, noisy: Tensor, draw: NoiseDraw) -> Tensor | None:
         if self.settings.teacher_weight <= 0:
-            return None, None
+            return None
         if batch.semantic_context is None:
             raise Video2LoRAError(
                 "teacher_weight is set but the clips have no semantic_caption; add that column, or use 0."
             )
-        taught = widened(self.denoiser.forward(noisy, draw.timesteps, batch.semantic_context))
-        if not self.settings.balance_conditions or self.caption_effects.known(batch.conditions):
-            return taught, None
-        untaught = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
-        return taught, self._by_reference(untaught, taught, draw, batch).float()
+        with torch.no_grad():
+            return widened(self.denoiser.forward(noisy, draw.timesteps, batch.semantic_context))
 
     def _by_reference(self, prediction: Tensor, wanted: Tensor, draw: NoiseDraw, batch: TrainBatch) -> Tensor:
         """(R,) weighted squared errors of each reference's targets."""

@@ -120,35 +120,6 @@ class ConditionBalance:
             )
 
 
-class CaptionEffects(ConditionBalance):
-    """How much a caption of the semantics changes the frozen backbone's prediction, by condition.
-
-    By them the distances to the teacher are brought to the same size: a roll changes a tenth of what a fade
-    does, and a distance that hides it is nothing beside the fade. Each is measured ENOUGH times at least.
-    """
-
-    ENOUGH = 16
-    MOST = 16_000  # measurements in all: a thousand conditions
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: dict[str, int] = {}
-
-    def known(self, conditions: Sequence[str]) -> bool:
-        """Whether all of these have been measured often enough, or there are too many for that."""
-        if sum(self.counts.values()) >= self.MOST:
-            return True
-        return all(self.counts.get(name, 0) >= self.ENOUGH for name in conditions)
-
-    def update(self, losses: Mapping[str, float]) -> None:
-        """Take in one step's mean effect of each condition that was measured."""
-        for name in losses:
-            self.counts[name] = self.counts.get(name, 0) + 1
-        for name, effect in losses.items():
-            self.momentum = 1.0 - 1.0 / self.counts[name]  # a plain mean
-            super().update({name: effect})
-
-
 def named_rows(start: int, conditions: Sequence[str], losses: Tensor | None) -> list[tuple[int, str, float]]:
     """(row, condition, loss) of a part's losses (R,); its first is the step's row `start`. None has none."""
     if losses is None:
