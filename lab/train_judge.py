@@ -21,7 +21,7 @@ TEST_CLIPS = 360  # of one thing alone, and as many of two at once
 BATCH = 64
 SHARP = 0.25  # of a batch; the others are softened
 PAIRED = 24  # of them, two things at once
-TWINS = 13  # of them, a pan and a move that differ in what the scene does alone
+TWINS = 8  # of them, a pan and a move that differ in what the scene does alone
 
 
 def render_clips(
