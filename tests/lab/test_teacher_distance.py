@@ -1,0 +1,59 @@
+"""How far predictions are from words: what the measurement says of cases where the answer is known."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.core.training.toy_training import OffsetClips, ToyDenoiser, toy_model
+from video2lora_core.training import Objective, TrainingSettings
+from video2lora_core.training.step import objective as objective_module
+
+
+class _Pack:
+    """The host's stand-in: the core as it is imported here."""
+
+    def module(self, name):
+        assert name.endswith("training.step.objective")
+        return objective_module
+
+
+class Silent(OffsetClips):
+    """Clips whose second caption says no more than the first."""
+
+    def sample(self, generator, batch):
+        drawn = super().sample(generator, batch)
+        return dataclasses.replace(drawn, semantic_context=drawn.context)
+
+
+@pytest.fixture
+def distance(lab_module):
+    module = lab_module("judging.teacher_distance")
+    lab_module("hosted.comfy_tools")._hosts[:] = [_Pack()]
+    return module
+
+
+@pytest.fixture
+def objective():
+    return Objective(toy_model(), ToyDenoiser(), TrainingSettings(contrastive_weight=0))
+
+
+def averages(distance, objective, source):
+    rows = distance.measure(objective, source, 36, seed=3)
+    assert sum(map(len, rows.values())) == 36 and len(rows) > 1
+    return torch.stack([row for part in rows.values() for row in part]).mean(0).tolist()
+
+
+def test_words_that_say_nothing_change_nothing(distance, objective):
+    bare, told, predicted, away, change = averages(distance, objective, Silent(1))
+    assert told == bare and change == 0
+    assert predicted != bare and away > 0
+
+
+def test_words_that_say_something_do_and_a_lora_of_nothing_is_as_far_from_them(distance, objective):
+    source = OffsetClips(1, semantic=True)
+    bare, told, _, away, change = averages(distance, objective, source)
+    assert told != bare and change > 0 and away != change
+    objective.predict = lambda read: {}
+    bare, _, predicted, away, change = averages(distance, objective, source)
+    assert predicted == pytest.approx(bare) and away == pytest.approx(change)
