@@ -42,16 +42,23 @@ def test_the_reference_is_used_after_training():
     assert last.matched < 0.95 * last.shuffled and last.gap == last.shuffled - last.matched
 
 
-def test_resume_gives_the_uninterrupted_run_bit_for_bit(tmp_path):
-    whole = trainer(tmp_path / "whole")
+@pytest.mark.parametrize("teacher_weight", [0.0, 1.0])
+def test_resume_gives_the_uninterrupted_run_bit_for_bit(tmp_path, teacher_weight):
+    options = {
+        "settings": dataclasses.replace(SHORT, teacher_weight=teacher_weight),
+        "source": OffsetClips(semantic=True),
+    }
+    whole = trainer(tmp_path / "whole", **options)
     whole.run()
     for stop_at in (7, 8):
         folder = tmp_path / f"cut{stop_at}"
-        cut = trainer(folder, listener=lambda report, at=stop_at: _raise() if report.step == at else None)
+        cut = trainer(
+            folder, listener=lambda report, at=stop_at: _raise() if report.step == at else None, **options
+        )
         with pytest.raises(KeyboardInterrupt):
             cut.run()
         torch.manual_seed(99)
-        resumed = trainer(folder)
+        resumed = trainer(folder, **options)
         assert resumed.resume() and resumed.state.step == stop_at
         assert resumed.run().finished
         for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
