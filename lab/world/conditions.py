@@ -17,8 +17,8 @@ HELD_OUT_SECTOR = (math.radians(20), math.radians(70))
 HELD_OUT_SPEEDS = (0.45, 0.6)  # as Semantics.amount
 DIRECTED = ("move", "pan", "wipe", "tint")
 KIND_WEIGHTS = {  # of what happens alone; beside these, every pan has a twin that moves
-    "move": 0.29, "pan": 0.17, "zoom_in": 0.09, "zoom_out": 0.09, "roll": 0.06, "fade_out": 0.045,
-    "fade_in": 0.045, "tint": 0.09, "wipe": 0.08, "shake": 0.04,
+    "move": 0.12, "pan": 0.22, "zoom_in": 0.09, "zoom_out": 0.09, "roll": 0.06, "fade_out": 0.03,
+    "fade_in": 0.03, "tint": 0.24, "wipe": 0.07, "shake": 0.05,
 }  # fmt: skip
 # What happens at once: first what changes places, then what else. Played backwards, a pair stays on its side,
 # but for rolls, whose other direction is held out anyway.
