@@ -3,13 +3,15 @@
     python lab/make_dataset.py --vae lab/training/vae.safetensors --out lab/training/dataset.safetensors
 
 A condition has clips of the demo's world, which are targets and references, and clips in foreign looks,
-which are references alone.  Every pan has a twin: a move of the same direction and speed on the same
-contents, so that the two can be told apart by nothing but what the field does.
+which are references alone.  Many conditions have a twin, another one on the same contents that differs in
+one thing: a pan has a move of its direction and speed, so that the two can be told apart by nothing but what
+the field does.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from torch import Tensor
 from world import clips, contents, foreign
 from world.captions import CONTEXT_TOKENS
 from world.clips import picked
-from world.conditions import draw_training, is_held_out, is_kind
+from world.conditions import draw_training, is_held_out, is_kind, is_pair
 
 FORMATS = (
     (16, 96, 96),
@@ -42,14 +44,39 @@ AT_ONCE = 8
 LOOKS = 800  # pictures in the store, and half as many sprites again
 
 
+def twins_of(drawn: clips.Semantics) -> tuple[clips.Semantics, Tensor]:
+    """What differs from each in one thing alone, and (M,) whether there is such a thing to train on.
+
+    A pan has a move; tints and wipes, which show nothing of the kind when played backwards, have the opposite
+    hue or direction; what else comes in pairs has its second part alone, so that the first is heard.
+    """
+    twins, found = drawn, torch.zeros(len(drawn), dtype=torch.bool)
+    panned, coloured = drawn.of_kind("pan"), drawn.of_kind("tint", "wipe")
+    second = clips.Semantics(*(getattr(drawn, f.name).flip(1) for f in fields(drawn)))
+    second.kind[:, 1] = clips.KIND["still"]
+    for there, other in (
+        (panned.any(1), replace(drawn, kind=torch.where(panned, clips.KIND["move"], drawn.kind))),
+        (
+            coloured.any(1),
+            replace(drawn, angle=torch.where(coloured, drawn.angle + math.pi, drawn.angle) % (2 * math.pi)),
+        ),
+        (is_pair(drawn), second),
+    ):
+        chosen = there & ~is_held_out(other) & ~found
+        pick = chosen[:, None]
+        columns = (torch.where(pick, getattr(other, f.name), getattr(twins, f.name)) for f in fields(drawn))
+        twins, found = clips.Semantics(*columns), found | chosen
+    return twins, found
+
+
 def with_twins(drawn: clips.Semantics) -> tuple[clips.Semantics, Tensor]:
-    """The semantics with the pans' twins behind them, and (M,) the row of each one's twin, -1 for none."""
-    moved = replace(drawn, kind=torch.where(drawn.of_kind("pan"), clips.KIND["move"], drawn.kind))
-    paired = (is_kind(drawn, "pan") & ~is_held_out(moved)).nonzero()[:, 0]
+    """The semantics with their twins behind them, and (M,) the row of each one's twin, -1 for none."""
+    twins, found = twins_of(drawn)
+    paired = found.nonzero()[:, 0]
     twin = torch.full((len(drawn) + len(paired),), -1)
     twin[paired] = torch.arange(len(drawn), len(twin))
     twin[len(drawn) :] = paired
-    return clips.join(drawn, moved.pick(paired)), twin
+    return clips.join(drawn, twins.pick(paired)), twin
 
 
 @dataclass
@@ -97,10 +124,11 @@ class Maker:
                 same = formats == size
                 self._fill_foreign(rows[same], picked(scenery, same), size, number)
                 if (same & paired).any():
-                    moving = picked(scenery, same & paired)
-                    radius = foreign.draw_radius(len(moving.radius), self.generator)
-                    moving.radius = torch.where(moving.radius > 0, moving.radius, radius)
-                    self._fill_foreign(self.twin[rows[same & paired]], moving, size, number)
+                    twins, seen = self.twin[rows[same & paired]], picked(scenery, same & paired)
+                    radius = foreign.draw_radius(len(twins), self.generator)
+                    bare = is_kind(self.conditions.pick(twins), "move") & (seen.radius == 0)
+                    seen.radius = torch.where(bare, radius, seen.radius)
+                    self._fill_foreign(twins, seen, size, number)
 
     def _fill_own(self, rows: Tensor, content: contents.Content) -> None:
         from world.captions import full_captions

@@ -35,7 +35,8 @@ def reversible_rows(data: dict[str, Tensor]) -> Tensor:
 
     semantics = clips.Semantics(*(data[f"semantics.{f}"] for f in ("kind", "angle", "amount", "sign")))
     turned, reversible = clips.played_backwards(semantics)
-    same = conditions.is_kind(semantics, "shake", "still", "flash")
+    nothing = semantics.of_kind("still").all(1)
+    same = conditions.is_kind(semantics, "shake", "flash") | nothing
     return reversible & ~same & ~conditions.is_held_out(turned)
 
 

@@ -11,7 +11,7 @@ from world import clips
 FOREIGN_SHARE = 0.75  # of the batches' references that have foreign looks
 ODD_SHARE = 0.2  # of the batches whose references are foreign and of another length or shape
 EMPTY_CAPTIONS = 0.08  # of the pairs: guidance compares with an empty caption, under the same LoRA
-TWIN_SHARE = 0.6  # of the pairs of a pan, or of a twin, that are a pan and its twin
+TWIN_SHARE = 0.6  # of the pairs of what has a twin that are of both
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class PairSource:
     contexts: (M, K, tokens, width) text embeddings of what is seen; empty: (tokens, width) that of no words,
     which some targets get instead. told, told_backwards: of what is seen
     and happens, played forwards and backwards, for the trainer's caption teacher. reversible: (M,) whether
-    played backwards it is a condition too. twin: (M,) of a pan the move, of a move the pan, that has the
-    same direction, speed and contents; -1 for none.
+    played backwards it is a condition too. twin: (M,) the row that has the same contents and differs in one
+    thing that happens (`make_dataset.twins_of`); -1 for none.
     """
 
     latents: Tensor
