@@ -28,7 +28,7 @@ class Silent(OffsetClips):
 
 @pytest.fixture
 def distance(lab_module):
-    module = lab_module("judging.teacher_distance")
+    module = lab_module("probing.teacher_distance")
     lab_module("hosted.comfy_tools")._hosts[:] = [_Pack()]
     return module
 

@@ -1,6 +1,6 @@
 """How far predictions are from what the backbone does when it is told in words what happens.
 
-    cd lab && python -m judging.teacher_distance --data training/dataset_a.safetensors --references 120
+    cd lab && python -m probing.teacher_distance --data training/dataset_a.safetensors --references 120
 
 On conditions that training kept aside: the loss without a LoRA, told in words and under the prediction, and
 by kind the squared distance between the last two, beside the one between the first two. A prediction that
