@@ -82,18 +82,6 @@ def test_a_stuttering_source_repeats_frames_and_keeps_the_speed(foreign, clips):
     assert float(steps.mean()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_pans_have_twins_that_differ_in_the_kind_alone(lab_module, clips):
-    made, conditions = lab_module("make_dataset"), lab_module("world.conditions")
-    drawn = conditions.draw_training(200, generator())
-    rows, twin = made.with_twins(drawn)
-    paired = (twin >= 0).nonzero()[:, 0]
-    assert len(rows) > 200 and torch.equal(twin[twin[paired]], paired)
-    kinds = {clips.KINDS[k] for k in rows.kind[paired, 0]}
-    assert kinds == {"move", "pan"}
-    assert torch.equal(rows.angle[paired], rows.angle[twin[paired]])
-    assert not conditions.is_held_out(rows).any()
-
-
 def test_a_batch_pairs_references_with_targets_of_their_condition(lab_module, clips):
     """Latents hold their row's number, so that who was drawn can be read off the batch."""
     torch_batch = pytest.importorskip("video2lora_core.training.step.batch")

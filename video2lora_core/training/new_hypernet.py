@@ -61,9 +61,9 @@ class HypernetSettings:
         "decoder's; 0: none. What a reference does in a direction is then learned at once.",
     )
     stem_trend: bool = setting(
-        True,
+        False,
         "The stem's embedding also hears, linearly, how the averages of each part of the picture change over "
-        "the clip: tints of hues and fades of depths that training never showed are read better so.",
+        "the clip: colours and brightness. On the demo's tints it is under trial.",
     )
     base_weights: bool = setting(
         True,
