@@ -121,18 +121,6 @@ def overridden(settings, changes: dict, pairs: list[str]):
     return replace(settings, **changes)
 
 
-def start_from(hypernet, other) -> None:
-    """Take the weights of another hypernetwork; parts that it was not made with stay as they are.
-
-    Raises SystemExit where it has parts that `hypernet` lacks.
-    """
-    lacking, foreign = hypernet.load_state_dict(other.state_dict(), strict=False)
-    if foreign:
-        raise SystemExit(f"--init has parts that the config does not ask for: {', '.join(foreign)}")
-    if lacking:
-        logging.info("not in --init, and learned anew: %s", ", ".join(lacking))
-
-
 def train(options: argparse.Namespace) -> None:
     """Trains or resumes; leaves hypernet.safetensors in the output folder."""
     from hosted.comfy_tools import core_module, host_module
@@ -149,7 +137,7 @@ def train(options: argparse.Namespace) -> None:
         seen = {"frames": clips.FRAMES, "fps": clips.FPS, "width": clips.SIZE, "height": clips.SIZE}
         hypernet = shape.create(targets, settings.seed, backbone="sd1", clip=seen, **latents)
         if options.init is not None:
-            start_from(hypernet, core_module("model").Video2LoRA.load(options.init))
+            hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
         example = None
         if options.read_like is not None:
             example = core_module("model").Video2LoRA.load(options.read_like).requires_grad_(False)

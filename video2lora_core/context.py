@@ -20,7 +20,6 @@ from .errors import Video2LoRAError
 KINDS = ("none", "fourier", "stem")
 MAX_TOKENS = 4096
 MAX_EMBEDDING_WEIGHTS = 2**28
-TREND_GAIN = 8.0  # averages change by tenths where tokens are of size 1: one learning rate then suits both
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,6 @@ class ContextConfig:
         decoder before its attention has learned where to look.
     readout: how many numbers are read off the stem's pooled embedding, each scaling learned weights of every
         layer that are added to the decoder's; 0 for none.
-    trend: the stem's pooled embedding also hears, linearly, how the latents' averages in each cell of the
-        grid change over the clip: colours and brightness, which the convolution's products tell less well.
     """
 
     kind: str = "none"
@@ -49,7 +46,6 @@ class ContextConfig:
     embedding: int = 64
     summary: bool = False
     readout: int = 0
-    trend: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -58,18 +54,16 @@ class ContextConfig:
             raise Video2LoRAError("The context setting grid must be a list of three numbers.")
         object.__setattr__(self, "grid", tuple(self.grid))
         sizes = [self.frequencies, self.width, self.hidden, self.embedding, *self.grid]
-        for name in ("summary", "trend"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise Video2LoRAError(f"The context setting {name} is {value!r}; it is true or false.")
+        if not isinstance(self.summary, bool):
+            raise Video2LoRAError(f"The context setting summary is {self.summary!r}; it is true or false.")
         whole_readout = isinstance(self.readout, int) and not isinstance(self.readout, bool)
         if not whole_readout or not 0 <= self.readout <= 4096:
             raise Video2LoRAError(
                 f"The context setting readout is {self.readout!r}; it is a whole number from 0 to 4096."
             )
-        if self.kind != "stem" and (self.readout or self.summary or self.trend):
+        if self.kind != "stem" and (self.readout or self.summary):
             raise Video2LoRAError(
-                f"The context settings summary, readout and trend need the kind stem, not {self.kind}."
+                f"The context settings summary and readout need the kind stem, not {self.kind}."
             )
         whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
         if len(self.grid) != 3 or not whole or min(sizes) < 1 or max(sizes) > 4096:
@@ -171,10 +165,6 @@ class StemContext(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.embed = nn.Linear(tokens * config.width, config.embedding)
         self.spread = nn.Linear(config.embedding, config.width) if config.summary else None
-        self.trend = None
-        if config.trend:
-            self.trend = nn.Linear(tokens * latent_channels, config.embedding, bias=False)
-            nn.init.zeros_(self.trend.weight)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (B, C, T, H, W) of any T, H, W -> tokens (B, grid cells, width), float32 at least."""
@@ -186,10 +176,6 @@ class StemContext(nn.Module):
         """
         tokens = self._local_tokens(latents)
         embedding = F.linear(tokens.flatten(1), *_cast(self.embed, tokens.dtype))
-        if self.trend is not None:
-            averages = F.adaptive_avg_pool3d(latents.to(tokens.dtype), self.grid)
-            changes = TREND_GAIN * (averages - averages.mean(dim=2, keepdim=True))
-            embedding = embedding + F.linear(changes.flatten(1), self.trend.weight.to(tokens.dtype))
         if self.spread is not None:
             even = F.layer_norm(embedding, embedding.shape[-1:])
             tokens = tokens + F.linear(even, *_cast(self.spread, tokens.dtype))[:, None]

@@ -16,7 +16,7 @@ from . import clips
 HELD_OUT_SECTOR = (math.radians(20), math.radians(70))
 HELD_OUT_SPEEDS = (0.45, 0.6)  # as Semantics.amount
 DIRECTED = ("move", "pan", "wipe", "tint")
-KIND_WEIGHTS = {  # of what happens alone; beside these, every pan has a twin that moves
+KIND_WEIGHTS = {  # of what happens alone; many of them have a twin beside (`make_dataset.twins_of`)
     "move": 0.12, "pan": 0.22, "zoom_in": 0.09, "zoom_out": 0.09, "roll": 0.06, "fade_out": 0.03,
     "fade_in": 0.03, "tint": 0.24, "wipe": 0.07, "shake": 0.05,
 }  # fmt: skip

@@ -29,9 +29,7 @@ def test_config_survives_json():
         ({"kind": "stem", "readout": -1}, "readout is -1"),
         ({"kind": "stem", "readout": True}, "readout is True"),
         ({"kind": "stem", "summary": 1}, "summary is 1"),
-        ({"kind": "stem", "trend": None}, "trend is None"),
         ({"kind": "none", "readout": 4}, "need the kind stem"),
-        ({"kind": "none", "trend": True}, "need the kind stem"),
         ({"kind": "fourier", "summary": True}, "need the kind stem"),
     ],
 )
@@ -132,27 +130,6 @@ def test_the_summary_adds_the_same_to_every_token_and_leaves_the_embedding():
     added = summed - tokens
     assert torch.allclose(added, added[:, :1].expand_as(added), atol=1e-5)
     assert (added[0] - added[1]).abs().max() > 0.1
-
-
-def test_the_trend_is_linear_in_what_changes_and_deaf_to_what_stays():
-    torch.manual_seed(0)
-    plain = make_context(4, ContextConfig("stem", grid=(4, 2, 2), embedding=6))
-    hearing = make_context(4, ContextConfig("stem", grid=(4, 2, 2), embedding=6, trend=True))
-    assert hearing.load_state_dict(plain.state_dict(), strict=False).missing_keys == ["trend.weight"]
-    latents = torch.randn(3, 4, 8, 6, 6)
-    assert torch.equal(hearing.read(latents)[1], plain.read(latents)[1]), "nothing is heard before training"
-    torch.nn.init.normal_(hearing.trend.weight)
-
-    def heard(latents):
-        return hearing.read(latents)[1] - plain.read(latents)[1]
-
-    still = torch.randn(3, 4, 1, 6, 6).expand(-1, -1, 8, -1, -1)
-    tint = torch.linspace(0, 1, 8)[:, None, None] * torch.randn(3, 4, 1, 1, 1)
-    other = torch.linspace(0, 1, 8)[:, None, None] * torch.randn(3, 4, 1, 1, 1)
-    assert heard(still).abs().max() < 1e-5
-    assert torch.allclose(heard(still + tint), heard(tint), atol=1e-4)
-    assert torch.allclose(heard(tint + 2 * other), heard(tint) + 2 * heard(other), atol=1e-4)
-    assert (heard(tint) - heard(other)).abs().max() > 0.1
 
 
 def test_the_readout_is_linear_in_the_normalised_embedding_and_separate_for_every_layer():

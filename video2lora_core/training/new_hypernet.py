@@ -60,11 +60,6 @@ class HypernetSettings:
         "Numbers read off the stem's embedding that scale learned weights of every layer, beside the "
         "decoder's; 0: none. What a reference does in a direction is then learned at once.",
     )
-    stem_trend: bool = setting(
-        False,
-        "The stem's embedding also hears, linearly, how the averages of each part of the picture change over "
-        "the clip: colours and brightness. On the demo's tints it is under trial.",
-    )
     base_weights: bool = setting(
         True,
         "A learned constant per layer, down random and up zero. Without it small runs stalled or diverged.",
@@ -79,7 +74,6 @@ class HypernetSettings:
             grid=self.stem_grid,
             summary=self.stem_summary and self.context == "stem",
             readout=self.stem_readout if self.context == "stem" else 0,
-            trend=self.stem_trend and self.context == "stem",
         )
 
     def target_spec(self) -> TargetSpec:
