@@ -121,6 +121,18 @@ def overridden(settings, changes: dict, pairs: list[str]):
     return replace(settings, **changes)
 
 
+def start_from(hypernet: torch.nn.Module, earlier: torch.nn.Module, anew: list[str]) -> None:
+    """Takes the weights of an earlier hypernetwork, but for those of parts that are new to it or named."""
+    own, state = hypernet.state_dict(), earlier.state_dict()
+    for name, value in own.items():
+        known = name in state and state[name].shape == value.shape
+        if known and not any(name.startswith(part) for part in anew):
+            own[name] = state[name]
+        else:
+            print(f"{name} starts anew", flush=True)
+    hypernet.load_state_dict(own)
+
+
 def train(options: argparse.Namespace) -> None:
     """Trains or resumes; leaves hypernet.safetensors in the output folder."""
     from hosted.comfy_tools import core_module, host_module
@@ -137,7 +149,7 @@ def train(options: argparse.Namespace) -> None:
         seen = {"frames": clips.FRAMES, "fps": clips.FPS, "width": clips.SIZE, "height": clips.SIZE}
         hypernet = shape.create(targets, settings.seed, backbone="sd1", clip=seen, **latents)
         if options.init is not None:
-            hypernet.load_state_dict(core_module("model").Video2LoRA.load(options.init).state_dict())
+            start_from(hypernet, core_module("model").Video2LoRA.load(options.init), options.anew)
         example = None
         if options.read_like is not None:
             example = core_module("model").Video2LoRA.load(options.read_like).requires_grad_(False)
@@ -170,6 +182,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="overrides max_minutes of the config")
     parser.add_argument("--seed", type=int, help="overrides the seed of the config")
     parser.add_argument("--init", type=Path, help="start from the weights of this hypernetwork")
+    parser.add_argument(
+        "--anew", nargs="*", default=[], metavar="PART", help="parts that start anew all the same"
+    )
     parser.add_argument(
         "--read-like", type=Path, help="learn to read foreign references as this hypernetwork reads its own"
     )

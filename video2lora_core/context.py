@@ -18,6 +18,7 @@ from .decoder import init_normal
 from .errors import Video2LoRAError
 
 KINDS = ("none", "fourier", "stem")
+READOUT_FACTORS = ("both", "up")
 MAX_TOKENS = 4096
 MAX_EMBEDDING_WEIGHTS = 2**28
 
@@ -36,6 +37,9 @@ class ContextConfig:
         decoder before its attention has learned where to look.
     readout: how many numbers are read off the stem's pooled embedding, each scaling learned weights of every
         layer that are added to the decoder's; 0 for none.
+    readout_factors: what the readout adds to, "both" factors of a LoRA or "up" alone. With "up" what it does
+        to a layer is linear in what was read: two things at once are the sum of each, and what lies between
+        two directions is their mean, where products of both factors have what belongs to neither.
     """
 
     kind: str = "none"
@@ -46,6 +50,7 @@ class ContextConfig:
     embedding: int = 64
     summary: bool = False
     readout: int = 0
+    readout_factors: str = "both"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -64,6 +69,11 @@ class ContextConfig:
         if self.kind != "stem" and (self.readout or self.summary):
             raise Video2LoRAError(
                 f"The context settings summary and readout need the kind stem, not {self.kind}."
+            )
+        if self.readout_factors not in READOUT_FACTORS:
+            raise Video2LoRAError(
+                f"The context setting readout_factors is {self.readout_factors!r}; use one of "
+                f"{', '.join(READOUT_FACTORS)}."
             )
         whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
         if len(self.grid) != 3 or not whole or min(sizes) < 1 or max(sizes) > 4096:
@@ -158,6 +168,8 @@ class StemContext(nn.Module):
         self.out_channels = config.width
         tokens = math.prod(config.grid)
         self.conv = nn.Conv3d(2 * latent_channels, 2 * config.hidden, 3, padding=1)
+        # Products are the same for opposites, such as a hue and its complement. Some start as one half alone.
+        nn.init.constant_(self.conv.bias[config.hidden : config.hidden + config.hidden // 2], 1.0)
         self.mix = nn.Conv3d(config.hidden, config.hidden, 1)
         self.proj = nn.Linear(config.hidden, config.width)
         self.positions = nn.Parameter(torch.empty(tokens, config.width))

@@ -18,21 +18,24 @@ READOUT_INIT_STD = 3e-3
 class Readout(nn.Module):
     """Weights that are linear in the embedding of a reference: (B, E) -> (B, N, D).
 
-    `rows` numbers are read off the embedding and scale `weights` (rows, N, D). What differs between layers
-    need not pass through the decoder's tokens first, which makes directions quick to learn.
+    `rows` numbers are read off the embedding and scale `weights` (rows, N, D - constant); the first
+    `constant` values of every layer get nothing. What differs between layers need not pass through the
+    decoder's tokens first, which makes directions quick to learn.
     """
 
-    def __init__(self, embedding: int, rows: int, num_targets: int, size: int) -> None:
+    def __init__(self, embedding: int, rows: int, num_targets: int, size: int, constant: int = 0) -> None:
         super().__init__()
+        self.constant = constant
         self.proj = nn.Linear(embedding, rows, bias=False)
-        self.weights = nn.Parameter(torch.zeros(rows, num_targets, size))
+        self.weights = nn.Parameter(torch.zeros(rows, num_targets, size - constant))
         init_normal(self.weights, READOUT_INIT_STD)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embeddings (B, E) -> weights (B, N, D), in the embedding's dtype."""
         even = F.layer_norm(embedding, embedding.shape[-1:])
         numbers = F.linear(even, self.proj.weight.to(even.dtype))
-        return torch.einsum("bk,knd->bnd", numbers, self.weights.to(even.dtype))
+        weights = torch.einsum("bk,knd->bnd", numbers, self.weights.to(even.dtype))
+        return F.pad(weights, (self.constant, 0)) if self.constant else weights
 
 
 class HyperNetwork(nn.Module):
@@ -88,7 +91,8 @@ class HyperNetwork(nn.Module):
         self.readout: Readout | None = None
         if self.context_config.readout:
             config = self.context_config
-            self.readout = Readout(config.embedding, config.readout, num_targets, self.size)
+            constant = rank * down_dim if config.readout_factors == "up" else 0
+            self.readout = Readout(config.embedding, config.readout, num_targets, self.size, constant)
         self.base_weights: nn.Parameter | None = None
         if base_weights:
             base = torch.zeros(num_targets, self.size)

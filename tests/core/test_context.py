@@ -29,6 +29,7 @@ def test_config_survives_json():
         ({"kind": "stem", "readout": -1}, "readout is -1"),
         ({"kind": "stem", "readout": True}, "readout is True"),
         ({"kind": "stem", "summary": 1}, "summary is 1"),
+        ({"kind": "stem", "readout_factors": "down"}, "readout_factors is 'down'; use one of both, up"),
         ({"kind": "none", "readout": 4}, "need the kind stem"),
         ({"kind": "fourier", "summary": True}, "need the kind stem"),
     ],
@@ -147,3 +148,22 @@ def test_the_readout_is_linear_in_the_normalised_embedding_and_separate_for_ever
     expected = sum(numbers[:, k, None, None] * rows[k] for k in range(3))
     assert torch.allclose(added, expected, atol=1e-6)
     assert added.abs().max() > 1e-3
+
+
+def test_a_readout_of_the_up_factors_leaves_a_lora_linear_in_what_was_read():
+    torch.manual_seed(0)
+    config = ContextConfig("stem", grid=(2, 2, 2), readout=3, readout_factors="up")
+    net = HyperNetwork(4, 5, down_dim=6, up_dim=4, decoder_blocks=1, sample_iters=1, context=config)
+    assert net.readout.weights.shape == (3, 5, 4)
+    embeddings = torch.randn(2, 64)
+    read = net.readout(embeddings)
+    assert read.shape == (2, 5, 10) and not read[..., :6].any() and read[..., 6:].all()
+
+
+def test_a_stem_tells_a_change_from_its_opposite_before_it_has_learned_anything():
+    torch.manual_seed(0)
+    stem = make_context(4, ContextConfig("stem", grid=(2, 2, 2)))
+    brighter = torch.linspace(-1, 1, 8)[None, None, :, None, None].expand(1, 4, 8, 6, 6)
+    first, still, opposite = (stem.read(sign * brighter)[1] for sign in (1, 0, -1))
+    odd, even = (first - opposite) / 2, (first + opposite) / 2 - still
+    assert odd.norm() > even.norm()

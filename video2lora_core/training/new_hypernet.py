@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..context import KINDS, ContextConfig
+from ..context import KINDS, READOUT_FACTORS, ContextConfig
 from ..errors import Video2LoRAError
 from ..layers.backbones import backbone_spec
 from ..layers.layer_rules import TargetSpec
@@ -60,6 +60,12 @@ class HypernetSettings:
         "Numbers read off the stem's embedding that scale learned weights of every layer, beside the "
         "decoder's; 0: none. What a reference does in a direction is then learned at once.",
     )
+    stem_readout_factors: str = setting(
+        "both",
+        "What these numbers scale: both factors of a LoRA, or up alone, which makes what is done to a layer "
+        "linear in what was read: of two things at once the sum, between two directions their mean.",
+        READOUT_FACTORS,
+    )
     base_weights: bool = setting(
         True,
         "A learned constant per layer, down random and up zero. Without it small runs stalled or diverged.",
@@ -74,6 +80,7 @@ class HypernetSettings:
             grid=self.stem_grid,
             summary=self.stem_summary and self.context == "stem",
             readout=self.stem_readout if self.context == "stem" else 0,
+            readout_factors=self.stem_readout_factors,
         )
 
     def target_spec(self) -> TargetSpec:

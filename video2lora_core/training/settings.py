@@ -32,6 +32,7 @@ _AT_LEAST = {
     **dict.fromkeys(
         ("contrastive_weight", "teacher_weight", "evaluate_every", "save_every", "early_stop"), 0
     ),
+    "reading_steps": 0,
 }
 
 
@@ -149,6 +150,11 @@ class TrainingSettings:
         "processes are. Needs the context kind stem; 0 is the paper's plain method.",
     )
     contrastive_temperature: float = setting(0.1, "Temperature of the contrastive loss.")
+    reading_steps: int = setting(
+        0,
+        "So many of the first steps teach the stem alone, by the contrastive loss: without the backbone a "
+        "step takes a tenth of the time or less, and there is room for many references.",
+    )
     teacher_weight: float = setting(
         0.0,
         "Weight of imitating the frozen backbone's own prediction under a second caption that names the "
@@ -208,6 +214,12 @@ def check_settings(settings: TrainingSettings, context: str, processes: int) -> 
         raise Video2LoRAError(
             "The contrastive loss trains nothing but the encoder, and encoder_rate is 0; set "
             "contrastive_weight to 0, or raise encoder_rate."
+        )
+    if settings.reading_steps > 0 and settings.contrastive_weight == 0:
+        raise Video2LoRAError(
+            f"The first {counted(settings.reading_steps, 'step')} are to teach reading alone "
+            "(reading_steps), by the contrastive loss, and contrastive_weight is 0; raise it, or set "
+            "reading_steps to 0."
         )
     if settings.contrastive_weight > 0 and context != "stem":
         raise Video2LoRAError(

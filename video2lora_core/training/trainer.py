@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -180,13 +179,14 @@ class Trainer:
             contrastive = self.objective.contrastive(batches, reads)
             self.update.backward(settings.contrastive_weight * contrastive)
         for (start, batch, draw), reading in zip(parts, readings, strict=True):
-            losses = self.objective.loss(batch, draw, reading.read)
-            self.update.backward(losses.total / settings.accumulation)
-            self.objective.release()
+            if state.step >= settings.reading_steps:
+                losses = self.objective.loss(batch, draw, reading.read)
+                self.update.backward(losses.total / settings.accumulation)
+                self.objective.release()
+                totals += losses.numbers() / settings.accumulation
+                observed += named_rows(start, batch.conditions, losses.references)
+                distances += named_rows(start, batch.conditions, losses.distances)
             reading.backward()
-            totals += losses.numbers() / settings.accumulation
-            observed += named_rows(start, batch.conditions, losses.references)
-            distances += named_rows(start, batch.conditions, losses.distances)
         # What processes tell each other comes before any change: a run that loses one is saved as it was.
         total, diffusion, teacher = processes.mean(totals).tolist()
         self.objective.observe(observed, distances)
@@ -282,9 +282,7 @@ class Trainer:
         return found[-1] if found else None
 
     def _log(self, report: StepReport) -> None:
-        values = (report.loss, report.diffusion, report.contrastive, report.teacher, report.grad_norm)
-        if all(map(math.isfinite, values)):
-            self.state.add(*values)
+        self.state.add(report.loss, report.diffusion, report.contrastive, report.teacher, report.grad_norm)
         is_due = report.step % self.settings.log_every == 0 or report.step == report.steps
         if not is_due or self.state.count == 0:
             return

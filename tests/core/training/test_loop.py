@@ -125,6 +125,7 @@ def test_the_wall_clock_ends_a_run(tmp_path):
         ({"references": 3, "accumulation": 2}, "multiple of 2"),
         ({"contrastive_weight": 1.0}, "'none' has no embedding .* set contrastive_weight to 0"),
         ({"contrastive_weight": 1.0, "encoder_rate": 0.0}, "raise encoder_rate"),
+        ({"reading_steps": 5}, r"first 5 steps .* contrastive_weight is 0; raise it"),
         ({"references": 6, "accumulation": 2, "shared_noise": "pairs"}, "even number"),
         (
             {"encoder_rate": 0.0, "head_rate": 0.0, "base_rate": 0.0, "auxiliary_rate": 0.0},
@@ -135,6 +136,20 @@ def test_the_wall_clock_ends_a_run(tmp_path):
 def test_settings_that_do_not_fit(changes, words):
     with pytest.raises(Video2LoRAError, match=words):
         trainer(settings=dataclasses.replace(SHORT, **changes))
+
+
+def test_the_first_steps_can_teach_reading_alone_without_asking_the_backbone(monkeypatch):
+    settings = dataclasses.replace(SHORT, contrastive_weight=1.0, reading_steps=3, references=8, steps=4)
+    run = trainer(settings=settings, kind="stem")
+    asked = []
+    forward = run.denoiser.forward
+    monkeypatch.setattr(run.denoiser, "forward", lambda *inputs: asked.append(1) or forward(*inputs))
+    before = {name: value.clone() for name, value in run.model.named_parameters()}
+    reports = [run.step() for _ in range(3)]
+    assert not asked and all(report.diffusion == 0 < report.contrastive for report in reports)
+    changed = {name for name, value in run.model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed and all("context_encoder" in name for name in changed)
+    assert run.step().diffusion > 0 and asked
 
 
 def test_deepspeed_is_refused_as_accelerates_config_asks_for_it(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +47,9 @@ class RunState:
         return True
 
     def add(self, *values: float) -> None:
-        """Add one step's values to the window."""
+        """Add one step's values to the window, unless the step was none."""
+        if not all(map(math.isfinite, values)):
+            return
         before = self.window or [0.0] * len(values)
         self.window = [old + new for old, new in zip(before, values, strict=True)]
         self.count += 1
