@@ -149,6 +149,7 @@ def measure(options: argparse.Namespace) -> None:
         ("tint, held out", ("tint",), conditions.in_held_out_sector),
         ("move, held out", ("move",), sets.held_out_direction),
         ("pan, held out", ("pan",), conditions.in_held_out_sector),
+        ("wipe, held out", ("wipe",), conditions.in_held_out_sector),
         ("pairs, held out", conditions.HELD_OUT_PAIRS, sets.held_out_pair),
         ("roll to the left", ("roll",), conditions.is_held_out_kind),
     ):

@@ -161,6 +161,12 @@ class TrainingSettings:
         "semantics (semantic_caption): far less noisy than the diffusion loss, but it can only teach what "
         "the backbone already does when told in words. Beyond the paper: 0 is the plain method.",
     )
+    teacher_crossed: float = setting(
+        0.0,
+        "Share of the references whose distance to the teacher is taken on another one's noisy targets. What "
+        "noisy targets show of themselves need not be said, and sampling begins where nothing is shown. "
+        "These have no diffusion loss.",
+    )
     max_skipped: int = setting(
         20,
         "A step whose gradient is not finite is skipped; after this many in a row the run stops, with a "
@@ -194,6 +200,10 @@ class TrainingSettings:
                 raise Video2LoRAError(
                     f"The setting {name} is {getattr(self, name)}; it must be in 0 ... 1, not 1."
                 )
+        if not 0 <= self.teacher_crossed <= 1:
+            raise Video2LoRAError(
+                f"The setting teacher_crossed is {self.teacher_crossed}; it must be in 0 ... 1."
+            )
         for name in ("min_snr_gamma", "contrastive_temperature"):
             if getattr(self, name) <= 0:
                 raise Video2LoRAError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
@@ -214,6 +224,11 @@ def check_settings(settings: TrainingSettings, context: str, processes: int) -> 
         raise Video2LoRAError(
             "The contrastive loss trains nothing but the encoder, and encoder_rate is 0; set "
             "contrastive_weight to 0, or raise encoder_rate."
+        )
+    if settings.teacher_crossed > 0 and settings.teacher_weight == 0:
+        raise Video2LoRAError(
+            "teacher_crossed is a share of what the teacher is asked, and teacher_weight is 0; raise it, or "
+            "set teacher_crossed to 0."
         )
     if settings.reading_steps > 0 and settings.contrastive_weight == 0:
         raise Video2LoRAError(

@@ -125,6 +125,7 @@ def test_the_wall_clock_ends_a_run(tmp_path):
         ({"references": 3, "accumulation": 2}, "multiple of 2"),
         ({"contrastive_weight": 1.0}, "'none' has no embedding .* set contrastive_weight to 0"),
         ({"contrastive_weight": 1.0, "encoder_rate": 0.0}, "raise encoder_rate"),
+        ({"teacher_crossed": 0.5}, "teacher_weight is 0; raise it"),
         ({"reading_steps": 5}, r"first 5 steps .* contrastive_weight is 0; raise it"),
         ({"references": 6, "accumulation": 2, "shared_noise": "pairs"}, "even number"),
         (

@@ -18,6 +18,7 @@ from ..processes import Processes
 from ..settings import TrainingSettings
 from .batch import TrainBatch
 from .compiled import compiled
+from .crossing import crossed, crossed_references
 from .denoiser import Denoiser
 from .reading import Read, contrastive_loss, widened
 from .timesteps import ConditionBalance, loss_weights, sample_timesteps
@@ -57,7 +58,7 @@ class NoiseDraw:
 @dataclass(frozen=True)
 class LossParts:
     """total: what backward is called on. The rest is detached; `references` are the unbalanced losses
-    (R,), `distances` the unbalanced ones to the teacher (R,), None without it.
+    (R,), not a number where crossed, `distances` the unbalanced ones to the teacher (R,), None without it.
     """
 
     total: Tensor
@@ -186,22 +187,26 @@ class Objective:
         read = read or self.read(batch.reference_latents)
         if self.example is not None:
             return self._reading_loss(batch, read)
-        settings = self.settings
+        of_others = crossed_references(len(batch.conditions), self.settings.teacher_crossed)
         with self.precision():
-            noisy = self.denoiser.add_noise(batch.target_latents, draw.noise, draw.timesteps)
+            clean = crossed(batch.target_latents, of_others, batch.targets_per_reference)
+            noisy = self.denoiser.add_noise(clean, draw.noise, draw.timesteps)
             taught = self._teacher_prediction(batch, noisy, draw)
             self.branches.use(self.predict(read))
             prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
             target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
             references = self._by_reference(prediction, target, draw, batch)
-            total = diffusion = self._balanced(references, batch.conditions, self.balance)
+            own = references[of_others:], batch.conditions[of_others:]
+            total = diffusion = self._balanced(*own, self.balance)
+            references = references.detach().float().clone()
+            references[:of_others] = float("nan")
             teacher, distances = diffusion.new_zeros(()), None
             if taught is not None:
                 distances = self._by_reference(prediction, taught, draw, batch)
                 teacher = self._balanced(distances, batch.conditions, self.teacher_balance)
-                total = total + settings.teacher_weight * teacher
+                total = total + self.settings.teacher_weight * teacher
                 distances = distances.detach().float()
-        return LossParts(total, diffusion.detach(), teacher.detach(), references.detach().float(), distances)
+        return LossParts(total, diffusion.detach(), teacher.detach(), references, distances)
 
     def contrastive(self, batches: Sequence[TrainBatch], reads: Sequence[Read]) -> Tensor:
         """The contrastive loss of a whole step: of the batches of all its parts, and of all processes.
@@ -288,6 +293,8 @@ class Objective:
         return rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
 
     def _balanced(self, references: Tensor, conditions: tuple[str, ...], balance: ConditionBalance) -> Tensor:
+        if not conditions:
+            return references.sum()
         if not self.settings.balance_conditions:
             return references.mean()
         return (references * balance.factors(conditions).to(references)).mean()

@@ -7,6 +7,7 @@ import torch
 
 from tests.core.training.toy_training import STEPS, OffsetClips, ToyDenoiser, toy_model
 from video2lora_core.training import Objective, TrainingSettings
+from video2lora_core.training.step.crossing import crossed_references
 from video2lora_core.training.step.objective import draw_noise
 from video2lora_core.training.step.timesteps import named_rows
 
@@ -40,3 +41,36 @@ def test_conditions_near_their_teacher_count_as_much_as_those_far_from_it():
     ] == pytest.approx(distances, rel=1e-5)
     assert float(losses.teacher) == pytest.approx(sum(wanted) / 4, rel=1e-5)
     assert losses.total.item() == pytest.approx(float(losses.diffusion + 2 * losses.teacher), rel=1e-5)
+
+
+def test_crossed_references_are_asked_on_each_others_noisy_targets():
+    batch, draw = taught_batch()
+    settings = dataclasses.replace(TAUGHT, balance_conditions=False)
+    model = toy_model()
+
+    def loss(share, batch):
+        crossing = dataclasses.replace(settings, teacher_crossed=share)
+        return Objective(model, ToyDenoiser(), crossing).loss(batch, draw)
+
+    exchanged = batch.target_latents.unflatten(0, (4, 2))[[1, 0, 3, 2]].flatten(0, 1)
+    plain, other = loss(0, batch), loss(0, dataclasses.replace(batch, target_latents=exchanged))
+    assert not torch.allclose(plain.distances, other.distances)
+    whole = loss(1, batch)
+    assert torch.allclose(whole.distances, other.distances) and whole.references.isnan().all()
+    assert float(whole.diffusion) == 0 and float(whole.total) == pytest.approx(2 * float(other.teacher))
+    half = loss(0.5, batch)
+    assert torch.allclose(half.distances, torch.cat([other.distances[:2], plain.distances[2:]]))
+    assert half.references[:2].isnan().all()
+    assert torch.allclose(half.references[2:], plain.references[2:])
+    assert float(half.diffusion) == pytest.approx(float(plain.references[2:].mean()))
+    named = named_rows(0, batch.conditions, half.references)
+    objective = Objective(model, ToyDenoiser(), TAUGHT)
+    objective.observe(named, [])
+    assert set(objective.balance.means) == set(batch.conditions[2:])
+
+
+@pytest.mark.parametrize(
+    ("references", "share", "expected"), [(6, 0.0, 0), (6, 0.5, 4), (6, 1.0, 6), (1, 1.0, 0), (5, 1.0, 4)]
+)
+def test_references_are_crossed_in_pairs(references, share, expected):
+    assert crossed_references(references, share) == expected
