@@ -10,6 +10,7 @@ folder holds checkpoints; runs in several processes when launched so.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 import sys
@@ -117,7 +118,7 @@ def overridden(settings, changes: dict, pairs: list[str]):
     for pair in pairs:
         name, _, text = pair.partition("=")
         kind = type(getattr(settings, name))
-        changes[name] = text == "true" if kind is bool else kind(text)
+        changes[name] = kind(json.loads(text)) if kind in (bool, tuple) else kind(text)
     return replace(settings, **changes)
 
 

@@ -29,6 +29,10 @@ def test_config_survives_json():
         ({"kind": "stem", "readout": -1}, "readout is -1"),
         ({"kind": "stem", "readout": True}, "readout is True"),
         ({"kind": "stem", "summary": 1}, "summary is 1"),
+        ({"kind": "stem", "lags": []}, "list of one to 8"),
+        ({"kind": "stem", "lags": 4}, "list of one to 8"),
+        ({"kind": "stem", "lags": [0]}, "out of range"),
+        ({"kind": "none", "lags": [1, 4]}, "lags need the kind stem"),
         ({"kind": "stem", "readout_factors": "down"}, "readout_factors is 'down'; use one of both, up"),
         ({"kind": "none", "readout": 4}, "need the kind stem"),
         ({"kind": "fourier", "summary": True}, "need the kind stem"),
@@ -44,6 +48,9 @@ def test_temporal_difference():
     difference = temporal_difference(latents)
     assert difference[:, :, 0].abs().max() == 0
     assert torch.allclose(difference.cumsum(2), latents - latents[:, :, :1], atol=1e-5)
+    later = temporal_difference(latents, 3)
+    assert not later[:, :, :3].any() and torch.equal(later[:, :, 3], latents[:, :, 3] - latents[:, :, 0])
+    assert not temporal_difference(latents, 9).any()
 
 
 def test_tokens_of_kind_none_are_the_latents_in_order():
@@ -167,3 +174,18 @@ def test_a_stem_tells_a_change_from_its_opposite_before_it_has_learned_anything(
     first, still, opposite = (stem.read(sign * brighter)[1] for sign in (1, 0, -1))
     odd, even = (first - opposite) / 2, (first + opposite) / 2 - still
     assert odd.norm() > even.norm()
+
+
+@pytest.mark.parametrize("frames", [1, 3, 16])
+def test_a_stem_of_several_lags_reads_clips_of_any_length(frames):
+    torch.manual_seed(0)
+    config = ContextConfig.from_dict({"kind": "stem", "grid": [2, 2, 2], "lags": [1, 4]})
+    assert ContextConfig.from_dict(config.to_dict()) == config and config.lags == (1, 4)
+    stem = make_context(4, config)
+    assert stem.conv.in_channels == 12
+    latents = torch.randn(2, 4, frames, 6, 6)
+    read = stem(latents)
+    assert read.shape == (2, 8, 64)
+    with torch.no_grad():
+        stem.conv.weight[:, 8:] = 0
+    assert torch.allclose(stem(latents), read) == (frames <= 4)

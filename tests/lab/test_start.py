@@ -3,6 +3,8 @@
 import torch
 
 from tests.core.training.toy_training import toy_model
+from video2lora_core.training import TrainingSettings
+from video2lora_core.training.new_hypernet import HypernetSettings
 
 
 def test_what_fits_is_taken_over_and_the_rest_starts_anew(lab_module, capsys):
@@ -17,3 +19,10 @@ def test_what_fits_is_taken_over_and_the_rest_starts_anew(lab_module, capsys):
     said = capsys.readouterr().out
     assert "hypernetwork.context_encoder.conv.bias starts anew" in said
     assert "hypernetwork.base_weights starts anew" in said and "embed.weight" not in said
+
+
+def test_settings_on_the_command_line_are_of_their_own_types(lab_module):
+    overridden = lab_module("train_hypernet").overridden
+    shape = overridden(HypernetSettings(), {}, ["stem_lags=[1,4]", "rank=2", "stem_summary=false"])
+    assert (shape.stem_lags, shape.rank, shape.stem_summary) == ((1, 4), 2, False)
+    assert overridden(TrainingSettings(), {"seed": 3}, ["teacher_crossed=0.5"]).teacher_crossed == 0.5

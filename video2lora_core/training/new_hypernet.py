@@ -50,6 +50,11 @@ class HypernetSettings:
     stem_width: int = setting(64, "Channels of a stem token.")
     stem_hidden: int = setting(32, "Channels inside the stem.")
     stem_grid: tuple[int, ...] = setting((4, 4, 4), "Tokens of the stem along time, height and width.")
+    stem_lags: tuple[int, ...] = setting(
+        (1,),
+        "How many frames lie between those whose differences the stem sees. With 1 and 4, slow camera moves "
+        "are seen as well as fast ones.",
+    )
     stem_summary: bool = setting(
         True,
         "Every token also carries the stem's embedding of the whole clip, for the decoder to hear before its "
@@ -78,6 +83,7 @@ class HypernetSettings:
             width=self.stem_width,
             hidden=self.stem_hidden,
             grid=self.stem_grid,
+            lags=self.stem_lags if self.context == "stem" else (1,),
             summary=self.stem_summary and self.context == "stem",
             readout=self.stem_readout if self.context == "stem" else 0,
             readout_factors=self.stem_readout_factors,
