@@ -30,11 +30,24 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 
+def semantics_of(data: dict[str, Tensor]):
+    """The `Semantics` of the conditions of a dataset."""
+    from world import clips
+
+    return clips.Semantics(*(data[f"semantics.{f}"] for f in ("kind", "angle", "amount", "sign")))
+
+
+def kept_aside(twin: Tensor, every: int) -> Tensor:
+    """(M,) one condition in so many, each together with its twin (M,), -1 for none."""
+    rows = torch.arange(len(twin))
+    return torch.where(twin >= 0, torch.minimum(rows, twin), rows) % every == 0
+
+
 def reversible_rows(data: dict[str, Tensor]) -> Tensor:
     """(M,) conditions that played backwards are another condition, and none of the held-out ones."""
     from world import clips, conditions
 
-    semantics = clips.Semantics(*(data[f"semantics.{f}"] for f in ("kind", "angle", "amount", "sign")))
+    semantics = semantics_of(data)
     turned, reversible = clips.played_backwards(semantics)
     nothing = semantics.of_kind("still").all(1)
     same = conditions.is_kind(semantics, "shake", "flash") | nothing
@@ -68,7 +81,7 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
     contexts = {name: encode_texts(clip, data[ids]).clone() for name, ids in texts.items()}
     # A pan and its twin are kept or trained on together.
     twin, rows = data["twin"], torch.arange(len(kinds))
-    kept = torch.where(twin >= 0, torch.minimum(rows, twin), rows) % UNSEEN_EVERY == 0
+    kept = kept_aside(twin, UNSEEN_EVERY)
     shared = {
         "latents": data["latents"],
         "foreign": data["foreign"],

@@ -124,8 +124,8 @@ def measure(options: argparse.Namespace) -> None:
     """Prints the shares of every row."""
     from backbone.vae_codec import VAECodec
     from judging import evaluation_sets as sets
-    from train_hypernet import joined
-    from world import clips, conditions
+    from train_hypernet import joined, kept_aside, semantics_of
+    from world import conditions
 
     vae = VAECodec(options.models / BACKBONE)
     load = comfy_tools.core_module("model").Video2LoRA.load
@@ -136,9 +136,7 @@ def measure(options: argparse.Namespace) -> None:
         return torch.cat([F.layer_norm(part, part.shape[-1:]) for part in read])
 
     data = joined(options.data)
-    semantics = clips.Semantics(*(data[f"semantics.{f}"] for f in ("kind", "angle", "amount", "sign")))
-    true, twin, rows = numbers_of(semantics), data["twin"], torch.arange(len(semantics))
-    asked = torch.where(twin >= 0, torch.minimum(rows, twin), rows) % ASKED_EVERY == 0
+    true, asked = numbers_of(semantics_of(data)), kept_aside(data["twin"], ASKED_EVERY)
     looks = {name: [embed(data[name][:, k]) for k in (0, 1)] for name in ("latents", "foreign")}
     known = torch.cat([part[~asked] for parts in looks.values() for part in parts])
     linear, mean = fit(known, true[~asked].repeat(4, 1)), true.mean(0)

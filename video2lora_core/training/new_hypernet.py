@@ -52,8 +52,8 @@ class HypernetSettings:
     stem_grid: tuple[int, ...] = setting((4, 4, 4), "Tokens of the stem along time, height and width.")
     stem_lags: tuple[int, ...] = setting(
         (1,),
-        "How many frames lie between those whose differences the stem sees. With 1 and 4, slow camera moves "
-        "are seen as well as fast ones.",
+        "How many frames lie between those whose differences the stem sees. More than 1 make slow changes "
+        "larger; tried for a few hundred steps only (docs/measured/foreign_references.md).",
     )
     stem_summary: bool = setting(
         True,

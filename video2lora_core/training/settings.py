@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import Video2LoRAError
 from ..wording import counted
 from .settings_file import setting
+from .step.crossing import crossed_references
 from .step.timesteps import SAMPLINGS, WEIGHTINGS
 
 OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
@@ -153,7 +154,7 @@ class TrainingSettings:
     reading_steps: int = setting(
         0,
         "So many of the first steps teach the stem alone, by the contrastive loss: without the backbone a "
-        "step takes a tenth of the time or less, and there is room for many references.",
+        "step of as many references takes a tenth of the time or less, and there is room for more of them.",
     )
     teacher_weight: float = setting(
         0.0,
@@ -249,6 +250,12 @@ def check_settings(settings: TrainingSettings, context: str, processes: int) -> 
             f"{settings.accumulation}; use a multiple of {parts}."
         )
     share = settings.references // parts
+    if settings.teacher_crossed > 0 and crossed_references(share, settings.teacher_crossed) == 0:
+        raise Video2LoRAError(
+            f"teacher_crossed = {settings.teacher_crossed} exchanges targets of two references, and of the "
+            f"{counted(share, 'reference')} of a process and part it takes none; raise it or references, or "
+            "set it to 0."
+        )
     if settings.shared_noise == "pairs" and share % 2:
         raise Video2LoRAError(
             f"shared_noise = pairs needs an even number of references a process and part, not {share}."

@@ -11,6 +11,7 @@ from tests.core.training.toy_training import OffsetClips, ToyDenoiser, toy_model
 from video2lora_core import Video2LoRA
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import Processes, Trainer, TrainingSettings
+from video2lora_core.training.run.state import RunState
 
 SHORT = TrainingSettings(
     contrastive_weight=0,
@@ -126,6 +127,9 @@ def test_the_wall_clock_ends_a_run(tmp_path):
         ({"contrastive_weight": 1.0}, "'none' has no embedding .* set contrastive_weight to 0"),
         ({"contrastive_weight": 1.0, "encoder_rate": 0.0}, "raise encoder_rate"),
         ({"teacher_crossed": 0.5}, "teacher_weight is 0; raise it"),
+        ({"teacher_crossed": 1.0, "teacher_weight": 1.0, "references": 1}, "the 1 reference of a process"),
+        ({"teacher_crossed": 0.1, "teacher_weight": 1.0}, "it takes none; raise it or references"),
+        ({"teacher_crossed": 1.5}, "must be in 0 ... 1"),
         ({"reading_steps": 5}, r"first 5 steps .* contrastive_weight is 0; raise it"),
         ({"references": 6, "accumulation": 2, "shared_noise": "pairs"}, "even number"),
         (
@@ -151,6 +155,14 @@ def test_the_first_steps_can_teach_reading_alone_without_asking_the_backbone(mon
     changed = {name for name, value in run.model.named_parameters() if not torch.equal(value, before[name])}
     assert changed and all("context_encoder" in name for name in changed)
     assert run.step().diffusion > 0 and asked
+
+
+def test_a_run_is_not_ended_early_for_what_reading_alone_can_not_improve():
+    state = RunState(step=20, best_step=0, best_gap=0.1)
+    patient = dataclasses.replace(SHORT, steps=40, evaluate_every=2, early_stop=3)
+    assert state.is_stuck(patient)
+    assert not state.is_stuck(dataclasses.replace(patient, reading_steps=18))
+    assert state.is_stuck(dataclasses.replace(patient, reading_steps=14))
 
 
 def test_deepspeed_is_refused_as_accelerates_config_asks_for_it(monkeypatch):

@@ -69,7 +69,9 @@ class RunState:
     def is_stuck(self, settings: TrainingSettings) -> bool:
         """Whether the gap has not widened for as long as `early_stop` says."""
         patience = settings.early_stop * settings.evaluate_every
-        return 0 < patience <= self.step - self.best_step and self.best_gap is not None
+        # While reading alone is taught, no prediction can get better.
+        since = max(self.best_step, settings.reading_steps)
+        return 0 < patience <= self.step - since and self.best_gap is not None
 
     def take_means(self) -> list[float]:
         """The window's means; a new window begins."""
