@@ -53,7 +53,7 @@ class HypernetSettings:
     stem_lags: tuple[int, ...] = setting(
         (1,),
         "How many frames lie between those whose differences the stem sees. More than 1 make slow changes "
-        "larger; tried for a few hundred steps only (docs/measured/foreign_references.md).",
+        "larger.",
     )
     stem_summary: bool = setting(
         True,
