@@ -25,7 +25,6 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = "hypernet.safetensors"
-READER = "hypernetwork.context_encoder."
 UNSEEN_EVERY = 20  # one condition in so many is never trained on
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
@@ -136,25 +135,13 @@ def overridden(settings, changes: dict, pairs: list[str]):
     return replace(settings, **changes)
 
 
-def sees_more(value: Tensor, before: Tensor) -> bool:
-    """Whether weights (out, in, ...) differ from earlier ones in nothing but more inputs."""
-    alike = value.ndim == before.ndim and value.ndim > 1 and value.shape[1] > before.shape[1]
-    return alike and value.shape[:1] + value.shape[2:] == before.shape[:1] + before.shape[2:]
-
-
 def start_from(hypernet: torch.nn.Module, earlier: torch.nn.Module, anew: list[str]) -> None:
-    """Takes the weights of an earlier hypernetwork, but for those of parts that are new to it or named.
-
-    A reader that sees more than before, what is new after what it knew, starts deaf to it: as good as it was.
-    """
+    """Takes the weights of an earlier hypernetwork, but for those of parts that are new to it or named."""
     own, state = hypernet.state_dict(), earlier.state_dict()
     for name, value in own.items():
-        before = None if any(name.startswith(part) for part in anew) else state.get(name)
-        if before is not None and before.shape == value.shape:
-            own[name] = before
-        elif before is not None and name.startswith(READER) and sees_more(value, before):
-            own[name] = torch.zeros_like(value).index_copy_(1, torch.arange(before.shape[1]), before)
-            print(f"{name} starts deaf to its new inputs", flush=True)
+        known = name in state and state[name].shape == value.shape
+        if known and not any(name.startswith(part) for part in anew):
+            own[name] = state[name]
         else:
             print(f"{name} starts anew", flush=True)
     hypernet.load_state_dict(own)

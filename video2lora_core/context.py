@@ -20,7 +20,6 @@ from .errors import Video2LoRAError
 KINDS = ("none", "fourier", "stem")
 READOUT_FACTORS = ("both", "up")
 MAX_TOKENS = 4096
-MAX_LAGS = 8
 MAX_EMBEDDING_WEIGHTS = 2**28
 
 
@@ -36,9 +35,9 @@ class ContextConfig:
     embedding: size of the stem's pooled embedding, used by an auxiliary training loss.
     summary: add the pooled embedding to every token of the stem, so that what the whole clip does reaches the
         decoder before its attention has learned where to look.
-    lags: how many frames lie between those whose differences the stem sees, beside the latents.
     readout: how many numbers are read off the stem's pooled embedding, each scaling learned weights of every
         layer that are added to the decoder's; 0 for none.
+    readout_hidden: units of a hidden layer between embedding and readout, beside the linear map; 0 for none.
     readout_factors: what the readout adds to, "both" factors of a LoRA or "up" alone. With "up" what it does
         to a layer is linear in what was read: two things at once are the sum of each, and what lies between
         two directions is their mean, where products of both factors have what belongs to neither.
@@ -51,8 +50,8 @@ class ContextConfig:
     grid: tuple[int, int, int] = (4, 4, 4)
     embedding: int = 64
     summary: bool = False
-    lags: tuple[int, ...] = (1,)
     readout: int = 0
+    readout_hidden: int = 0
     readout_factors: str = "both"
 
     def __post_init__(self) -> None:
@@ -61,23 +60,22 @@ class ContextConfig:
         if not isinstance(self.grid, list | tuple):
             raise Video2LoRAError("The context setting grid must be a list of three numbers.")
         object.__setattr__(self, "grid", tuple(self.grid))
-        if not isinstance(self.lags, list | tuple) or not 1 <= len(self.lags) <= MAX_LAGS:
-            raise Video2LoRAError(
-                f"The context setting lags must be a list of one to {MAX_LAGS} whole numbers from 1."
-            )
-        object.__setattr__(self, "lags", tuple(self.lags))
-        sizes = [self.frequencies, self.width, self.hidden, self.embedding, *self.grid, *self.lags]
+        sizes = [self.frequencies, self.width, self.hidden, self.embedding, *self.grid]
         if not isinstance(self.summary, bool):
             raise Video2LoRAError(f"The context setting summary is {self.summary!r}; it is true or false.")
-        whole_readout = isinstance(self.readout, int) and not isinstance(self.readout, bool)
-        if not whole_readout or not 0 <= self.readout <= 4096:
+        for name in ("readout", "readout_hidden"):
+            size = getattr(self, name)
+            whole = isinstance(size, int) and not isinstance(size, bool)
+            if not whole or not 0 <= size <= 4096:
+                raise Video2LoRAError(
+                    f"The context setting {name} is {size!r}; it is a whole number from 0 to 4096."
+                )
+        if self.kind != "stem" and (self.readout or self.summary):
             raise Video2LoRAError(
-                f"The context setting readout is {self.readout!r}; it is a whole number from 0 to 4096."
+                f"The context settings summary and readout need the kind stem, not {self.kind}."
             )
-        if self.kind != "stem" and (self.readout or self.summary or self.lags != (1,)):
-            raise Video2LoRAError(
-                f"The context settings summary, readout and lags need the kind stem, not {self.kind}."
-            )
+        if self.readout_hidden and not self.readout:
+            raise Video2LoRAError("The context setting readout_hidden needs a readout: it is 0.")
         if self.readout_factors not in READOUT_FACTORS:
             raise Video2LoRAError(
                 f"The context setting readout_factors is {self.readout_factors!r}; use one of "
@@ -99,7 +97,7 @@ class ContextConfig:
 
     def to_dict(self) -> dict:
         """The settings as a JSON-able dictionary; `from_dict` reads it back."""
-        return asdict(self) | {"grid": list(self.grid), "lags": list(self.lags)}
+        return asdict(self) | {"grid": list(self.grid)}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "ContextConfig":
@@ -114,12 +112,9 @@ class ContextConfig:
         return cls(**values)
 
 
-def temporal_difference(latents: Tensor, lag: int = 1) -> Tensor:
-    """Latents (B, C, T, H, W) minus those `lag` frames before along T, zero for the first; same shape."""
-    lag = min(lag, latents.shape[2])
-    return torch.cat(
-        (torch.zeros_like(latents[:, :, :lag]), latents[:, :, lag:] - latents[:, :, :-lag]), dim=2
-    )
+def temporal_difference(latents: Tensor) -> Tensor:
+    """Latents (B, C, T, H, W) minus their predecessors along T, the first frame's being zero; same shape."""
+    return torch.cat((torch.zeros_like(latents[:, :, :1]), latents[:, :, 1:] - latents[:, :, :-1]), dim=2)
 
 
 def flatten_positions(volume: Tensor) -> Tensor:
@@ -178,8 +173,7 @@ class StemContext(nn.Module):
         self.grid = config.grid
         self.out_channels = config.width
         tokens = math.prod(config.grid)
-        self.lags = config.lags
-        self.conv = nn.Conv3d((1 + len(config.lags)) * latent_channels, 2 * config.hidden, 3, padding=1)
+        self.conv = nn.Conv3d(2 * latent_channels, 2 * config.hidden, 3, padding=1)
         # Products are the same for opposites, such as a hue and its complement. Some start as one half alone.
         nn.init.constant_(self.conv.bias[config.hidden : config.hidden + config.hidden // 2], 1.0)
         self.mix = nn.Conv3d(config.hidden, config.hidden, 1)
@@ -208,7 +202,7 @@ class StemContext(nn.Module):
     def _local_tokens(self, latents: Tensor) -> Tensor:
         dtype = torch.promote_types(self.conv.weight.dtype, torch.float32)
         latents = latents.to(dtype)
-        volume = torch.cat((latents, *(temporal_difference(latents, lag) for lag in self.lags)), dim=1)
+        volume = torch.cat((latents, temporal_difference(latents)), dim=1)
         left, right = F.conv3d(volume, *_cast(self.conv, dtype), padding=1).chunk(2, dim=1)
         volume = F.silu(F.conv3d(left * right, *_cast(self.mix, dtype)))
         pooled = flatten_positions(F.adaptive_avg_pool3d(volume, self.grid))

@@ -16,17 +16,25 @@ READOUT_INIT_STD = 3e-3
 
 
 class Readout(nn.Module):
-    """Weights that are linear in the embedding of a reference: (B, E) -> (B, N, D).
+    """Weights that are linear in numbers read off the embedding of a reference: (B, E) -> (B, N, D).
 
-    `rows` numbers are read off the embedding and scale `weights` (rows, N, D - constant); the first
-    `constant` values of every layer get nothing. What differs between layers need not pass through the
-    decoder's tokens first, which makes directions quick to learn.
+    The config's `readout` numbers scale `weights` (readout, N, D - constant); the first `constant` values of
+    every layer get nothing. What differs between layers need not pass through the decoder's tokens first,
+    which makes directions quick to learn. The numbers are linear in the embedding; with `readout_hidden`
+    units of a hidden layer, which say nothing at first, they are not.
     """
 
-    def __init__(self, embedding: int, rows: int, num_targets: int, size: int, constant: int = 0) -> None:
+    def __init__(self, config: ContextConfig, num_targets: int, size: int, constant: int = 0) -> None:
         super().__init__()
         self.constant = constant
-        self.proj = nn.Linear(embedding, rows, bias=False)
+        rows = config.readout
+        self.proj = nn.Linear(config.embedding, rows, bias=False)
+        self.hidden = self.bent = None
+        if config.readout_hidden:
+            self.hidden = nn.Linear(config.embedding, config.readout_hidden)
+            self.bent = nn.Linear(config.readout_hidden, rows)
+            nn.init.zeros_(self.bent.weight)
+            nn.init.zeros_(self.bent.bias)
         self.weights = nn.Parameter(torch.zeros(rows, num_targets, size - constant))
         init_normal(self.weights, READOUT_INIT_STD)
 
@@ -34,6 +42,11 @@ class Readout(nn.Module):
         """Embeddings (B, E) -> weights (B, N, D), in the embedding's dtype."""
         even = F.layer_norm(embedding, embedding.shape[-1:])
         numbers = F.linear(even, self.proj.weight.to(even.dtype))
+        if self.hidden is not None:
+            hidden, bent = (
+                (layer.weight.to(even.dtype), layer.bias.to(even.dtype)) for layer in (self.hidden, self.bent)
+            )
+            numbers = numbers + F.linear(F.silu(F.linear(even, *hidden)), *bent)
         weights = torch.einsum("bk,knd->bnd", numbers, self.weights.to(even.dtype))
         return F.pad(weights, (self.constant, 0)) if self.constant else weights
 
@@ -92,7 +105,7 @@ class HyperNetwork(nn.Module):
         if self.context_config.readout:
             config = self.context_config
             constant = rank * down_dim if config.readout_factors == "up" else 0
-            self.readout = Readout(config.embedding, config.readout, num_targets, self.size, constant)
+            self.readout = Readout(config, num_targets, self.size, constant)
         self.base_weights: nn.Parameter | None = None
         if base_weights:
             base = torch.zeros(num_targets, self.size)

@@ -3,7 +3,6 @@
 import torch
 
 from tests.core.training.toy_training import toy_model
-from video2lora_core.context import ContextConfig, StemContext
 from video2lora_core.training import TrainingSettings
 from video2lora_core.training.new_hypernet import HypernetSettings
 
@@ -22,30 +21,8 @@ def test_what_fits_is_taken_over_and_the_rest_starts_anew(lab_module, capsys):
     assert "hypernetwork.base_weights starts anew" in said and "embed.weight" not in said
 
 
-def reader(seed: int, lags: tuple[int, ...]) -> torch.nn.ModuleDict:
-    """An untrained stem under the name it has in a hypernetwork."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        config = ContextConfig("stem", width=8, hidden=8, grid=(2, 2, 2), embedding=8, lags=lags)
-        stem = StemContext(4, config)
-    return torch.nn.ModuleDict({"hypernetwork": torch.nn.ModuleDict({"context_encoder": stem})})
-
-
-def test_a_stem_that_sees_more_lags_than_before_reads_as_before(lab_module, capsys):
-    earlier, own = reader(1, (1,)), reader(2, (1, 4))
-    latents = torch.randn(2, 4, 8, 6, 6, generator=torch.Generator().manual_seed(0))
-
-    def read(model):
-        return model["hypernetwork"]["context_encoder"].read(latents)[1].detach()
-
-    assert not torch.equal(read(own), read(earlier))
-    lab_module("train_hypernet").start_from(own, earlier, [])
-    torch.testing.assert_close(read(own), read(earlier))
-    assert "conv.weight starts deaf to its new inputs" in capsys.readouterr().out
-
-
 def test_settings_on_the_command_line_are_of_their_own_types(lab_module):
     overridden = lab_module("train_hypernet").overridden
-    shape = overridden(HypernetSettings(), {}, ["stem_lags=[1,4]", "rank=2", "stem_summary=false"])
-    assert (shape.stem_lags, shape.rank, shape.stem_summary) == ((1, 4), 2, False)
+    shape = overridden(HypernetSettings(), {}, ["stem_grid=[4,2,2]", "rank=2", "stem_summary=false"])
+    assert (shape.stem_grid, shape.rank, shape.stem_summary) == ((4, 2, 2), 2, False)
     assert overridden(TrainingSettings(), {"seed": 3}, ["teacher_crossed=0.5"]).teacher_crossed == 0.5

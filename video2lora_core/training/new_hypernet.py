@@ -50,11 +50,6 @@ class HypernetSettings:
     stem_width: int = setting(64, "Channels of a stem token.")
     stem_hidden: int = setting(32, "Channels inside the stem.")
     stem_grid: tuple[int, ...] = setting((4, 4, 4), "Tokens of the stem along time, height and width.")
-    stem_lags: tuple[int, ...] = setting(
-        (1,),
-        "How many frames lie between those whose differences the stem sees. More than 1 make slow changes "
-        "larger.",
-    )
     stem_summary: bool = setting(
         True,
         "Every token also carries the stem's embedding of the whole clip, for the decoder to hear before its "
@@ -64,6 +59,11 @@ class HypernetSettings:
         16,
         "Numbers read off the stem's embedding that scale learned weights of every layer, beside the "
         "decoder's; 0: none. What a reference does in a direction is then learned at once.",
+    )
+    stem_readout_hidden: int = setting(
+        0,
+        "Units of a hidden layer that these numbers are also read through; 0: none, they are linear in the "
+        "embedding.",
     )
     stem_readout_factors: str = setting(
         "both",
@@ -83,9 +83,9 @@ class HypernetSettings:
             width=self.stem_width,
             hidden=self.stem_hidden,
             grid=self.stem_grid,
-            lags=self.stem_lags if self.context == "stem" else (1,),
             summary=self.stem_summary and self.context == "stem",
             readout=self.stem_readout if self.context == "stem" else 0,
+            readout_hidden=self.stem_readout_hidden if self.context == "stem" else 0,
             readout_factors=self.stem_readout_factors,
         )
 

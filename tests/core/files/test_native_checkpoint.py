@@ -30,7 +30,7 @@ def test_public_api_is_exactly_the_documented_one():
             "context": ContextConfig("stem", width=8, hidden=6, grid=(2, 2, 2), embedding=4),
             "base_weights": True,
         },
-        {"context": ContextConfig("stem", grid=(2, 2, 2), summary=True, readout=3)},
+        {"context": ContextConfig("stem", grid=(2, 2, 2), summary=True, readout=3, readout_hidden=5)},
     ],
 )
 def test_float32_round_trip_is_exact(tmp_path, settings):
