@@ -44,7 +44,7 @@ class Evaluation:
         self._started = time.monotonic()
 
     def run(self, quick: bool) -> None:
-        """All measurements, or only velocities of seen and held-out directions with their controls."""
+        """All measurements, or only moves with their controls, effects and pairs, seen and held out."""
         moving, without = self._scene("moves")
         references, videos = {}, {}
         for number, (name, (kinds, accept)) in enumerate(MOTION_SETS.items()):
@@ -54,9 +54,9 @@ class Evaluation:
             videos[name] = self._sample(f"moves, {name}", moving, references[name].weights)
             self._judge_motion(name, videos[name], without, moving, references[name])
         self._motion_controls(moving, without, references["seen"])
+        self._effects(quick)
         if quick:
             return
-        self._effects()
         self.foreign(all_families=False)
         self._strength_curve(moving, without, videos["seen"], references["seen"])
         semantics, scene = references["seen"].semantics.pick(slice(0, FEW)), moving.first(FEW)
@@ -101,15 +101,19 @@ class Evaluation:
             self._scenes[name] = scene, self._sample(f"{name}, no LoRA", scene)
         return self._scenes[name]
 
-    def _effects(self) -> None:
+    def _effects(self, quick: bool) -> None:
         scene, without = self._scene("effects")
         sets = {}
         for number, (name, (kinds, accept)) in enumerate(EFFECT_SETS.items()):
+            if quick and name == "heldout_kinds":
+                continue
             references = sets[name] = self._references(kinds, accept, 10 + number)
             video = self._sample(f"effects, {name}", scene, references.weights)
             self._add_effects(name, video, references.semantics)
             self._add_effects(f"{name}_real_clips", references.video, references.semantics)
             self._keep_examples(f"effect, {name}", video, without, references, 6 if name == "seen" else 3)
+        if quick:
+            return
         seen = sets["seen"]
         self._add_effects("no_lora", without, seen.semantics)
         half = len(seen.semantics) // 2
@@ -245,7 +249,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of references, contents and noise")
     parser.add_argument("--n", type=int, default=64, help="samples a set")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--quick", action="store_true", help="velocities of moves alone, in eval_quick.json")
+    parser.add_argument(
+        "--quick", action="store_true", help="moves, effects and pairs alone, in eval_quick.json"
+    )
     parser.add_argument("--foreign", action="store_true", help="all foreign sets alone, in eval_foreign.json")
     parser.add_argument("--keep", type=Path, help="folder to keep samples in, for a run that is cut short")
     parser.add_argument(

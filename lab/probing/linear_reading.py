@@ -3,7 +3,8 @@
     cd lab && python -m probing.linear_reading --hypernet training/hypernet/hypernet.safetensors \\
         --data training/dataset_a.safetensors
 
-The readout is linear in the embedding: what a linear map does not find there, no prediction can follow.
+What a linear map does not find there, a linear readout can not follow. With --hidden the map is a network of
+two hidden layers: what that finds is there for a readout with a hidden layer.
 A map is fitted on the conditions of the files but for every fifth, in own looks and foreign ones, and asked
 about those fifths and about what training never has: held-out directions and hues, pairs, rolls to the left.
 It takes a minute, and no backbone.
@@ -12,6 +13,8 @@ It takes a minute, and no backbone.
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import math
 import tempfile
 from pathlib import Path
@@ -20,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from hosted import comfy_tools
 from hosted.demo_models import BACKBONE, HYPERNET
-from torch import Tensor
+from torch import Tensor, nn
 
 ANGLED = ("move", "pan", "wipe", "tint")
 NAMES = (
@@ -28,6 +31,7 @@ NAMES = (
     *("zoom", "roll", "fade out", "fade in", "shake"),
 )
 RIDGE = 0.01
+STEPS, DROPOUT = 3000, 0.05  # of a network
 FRESH = 96  # clips of what training never has
 ASKED_EVERY = 5
 LEAST_SPREAD = 1e-3  # of a number that a row has at all
@@ -60,6 +64,21 @@ def fit(embeddings: Tensor, numbers: Tensor) -> Tensor:
     penalty = RIDGE * len(ones) * torch.eye(ones.shape[1])
     penalty[-1, -1] = 0
     return torch.linalg.solve(ones.T @ ones + penalty, ones.T @ numbers)
+
+
+def fit_network(embeddings: Tensor, numbers: Tensor, hidden: int, steps: int) -> nn.Module:
+    """A network from embeddings (B, E) to numbers (B, numbers), of two hidden layers, in so many steps."""
+    sizes = (embeddings.shape[1], hidden, hidden, numbers.shape[1])
+    layers = [nn.Linear(before, after) for before, after in itertools.pairwise(sizes)]
+    network = nn.Sequential(layers[0], nn.SiLU(), nn.Dropout(DROPOUT), layers[1], nn.SiLU(), layers[2])
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.1)
+    for _ in range(steps):
+        rows = torch.randint(len(embeddings), (128,))
+        loss = F.mse_loss(network(embeddings[rows]), numbers[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.eval()
 
 
 def told(embeddings: Tensor, linear: Tensor) -> Tensor:
@@ -111,6 +130,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="files of make_dataset.py")
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
     parser.add_argument("--hypernet", type=Path, help="the hypernetwork, when not in the models' folder")
+    parser.add_argument("--hidden", type=int, help="units of a hidden layer, for a map that is not linear")
     parser.add_argument("--seed", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="video2lora-reading-") as base:
@@ -139,10 +159,16 @@ def measure(options: argparse.Namespace) -> None:
     true, asked = numbers_of(semantics_of(data)), kept_aside(data["twin"], ASKED_EVERY)
     looks = {name: [embed(data[name][:, k]) for k in (0, 1)] for name in ("latents", "foreign")}
     known = torch.cat([part[~asked] for parts in looks.values() for part in parts])
-    linear, mean = fit(known, true[~asked].repeat(4, 1)), true.mean(0)
-    _report("fitted on", told(known, linear), true[~asked].repeat(4, 1), mean)
+    wanted, mean = true[~asked].repeat(4, 1), true.mean(0)
+    if options.hidden:
+        with torch.enable_grad():
+            torch.manual_seed(options.seed)
+            find = fit_network(known, wanted, options.hidden, STEPS)
+    else:
+        find = functools.partial(told, linear=fit(known, wanted))
+    _report("fitted on", find(known), wanted, mean)
     for name, label in (("latents", "asked, own looks"), ("foreign", "asked, foreign")):
-        _report(label, told(looks[name][0][asked], linear), true[asked], mean)
+        _report(label, find(looks[name][0][asked]), true[asked], mean)
     for label, kinds, accept in (
         ("tint, held out", ("tint",), conditions.in_held_out_sector),
         ("move, held out", ("move",), sets.held_out_direction),
@@ -152,7 +178,7 @@ def measure(options: argparse.Namespace) -> None:
         ("roll to the left", ("roll",), conditions.is_held_out_kind),
     ):
         drawn, latents = _fresh(kinds, accept, vae, options.seed)
-        found = told(embed(latents), linear)
+        found = find(embed(latents))
         _report(label, found, numbers_of(drawn), mean)
         if kinds[0] in ANGLED:
             errors = angle_errors(found, drawn.angle[:, 0], kinds[0])

@@ -1,5 +1,6 @@
 """The evaluation's measures: a model that copies what happens gets full marks, a deaf one gets none."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,6 +76,9 @@ def test_copied_moves_get_full_marks(lab_module, evaluate, monkeypatch):
     assert figures["speed_ratio"]["seen"] == pytest.approx(1.0, abs=0.08)  # the judge reads 0.02 too much
     assert abs(figures["velocity_cosine"]["shuffled"]) < 0.25
     assert figures["speed_ratio"]["no_lora"] < 0.1
+    # Of the short evaluation that ablations are measured with.
+    assert {"seen", "heldout", "pairs", "heldout_pairs"} <= set(figures["effect_accuracy"])
+    assert figures["effect_accuracy"]["seen"] > 0.8
 
 
 def test_a_model_deaf_to_the_reference_gets_none(lab_module, evaluate, monkeypatch):
@@ -137,3 +141,22 @@ def test_footage_is_read_from_the_second_asked_for(lab_module, tmp_path):
     assert torch.allclose(video[0, 0, :, 48, 48] * 255, torch.tensor(grey[8:40:2, 0, 0, 0]).float(), atol=4)
     with pytest.raises(ValueError, match=r"film.mp4 ends before 3.38 s"):
         lab_module("judging.footage").read_window(f"{tmp_path}/film.mp4@1.5")
+
+
+def test_the_table_of_an_ablation_has_the_seeds_their_mean_and_error_and_the_controls(lab_module, tmp_path):
+    ablation = lab_module("ablation")
+    for place, variant in enumerate((*ablation.SEEDS, ablation.OTHERS[0])):
+        folder = tmp_path / variant.name
+        folder.mkdir()
+        cosines = {"seen": 0.8 + 0.1 * place, "heldout": 0.5, "no_lora": 0.01, "shuffled": 0.02}
+        effects = {"seen": 0.7, "heldout": 0.6, "pairs": 0.4, "heldout_pairs": 0.2}
+        figures = {"velocity_cosine": cosines, "effect_accuracy": effects}
+        (folder / ablation.FIGURES).write_text(json.dumps(figures))
+        (folder / "comparisons.csv").write_text(
+            "step,set,condition,references,no_lora,matched,shuffled\n9,unseen,all,48,0.6,0.3,0.5\n"
+        )
+    lines = ablation.table(tmp_path)
+    assert [line.count("|") for line in lines] == [11] * 9
+    assert "| as shipped, seed 1 | 0.600 | 0.300 | 0.500 | 0.900 | 0.500 | 0.700 |" in lines[3]
+    assert "| 0.900 ± 0.058 | 0.500 ± 0.000 |" in lines[5]
+    assert lines[6].startswith(f"| {ablation.OTHERS[0].label} |") and "another's LoRA" in lines[8]

@@ -45,6 +45,21 @@ def test_what_is_linear_is_found_and_what_is_not_there_is_not(module):
     assert each == [None, None, None]
 
 
+def test_a_network_finds_what_is_there_but_not_in_straight_lines(module):
+    torch.manual_seed(0)
+    embeddings = torch.randn(2400, 4)
+    true = torch.stack([embeddings[:, 0] * embeddings[:, 1], embeddings[:, 2]], dim=1)
+    known, asked = slice(0, 2000), slice(2000, None)
+    linear = module.fit(embeddings[known], true[known])
+    network = module.fit_network(embeddings[known], true[known], hidden=32, steps=600)
+    mean = true[known].mean(0)
+    with torch.no_grad():
+        curved = module.shares(network(embeddings[asked]), true[asked], mean)[0]
+    straight = module.shares(module.told(embeddings[asked], linear), true[asked], mean)[0]
+    assert straight[0] < 0.1 and straight[1] > 0.99
+    assert min(curved) > 0.8
+
+
 def test_angles_are_compared_around_the_circle(module):
     found = torch.zeros(2, len(module.NAMES))
     place = 2 * module.ANGLED.index("tint")
