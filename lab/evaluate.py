@@ -249,9 +249,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of references, contents and noise")
     parser.add_argument("--n", type=int, default=64, help="samples a set")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument(
-        "--quick", action="store_true", help="moves, effects and pairs alone, in eval_quick.json"
-    )
+    parser.add_argument("--quick", action="store_true", help="moves, effects, pairs, in eval_quick.json")
     parser.add_argument("--foreign", action="store_true", help="all foreign sets alone, in eval_foreign.json")
     parser.add_argument("--keep", type=Path, help="folder to keep samples in, for a run that is cut short")
     parser.add_argument(
