@@ -156,7 +156,7 @@ def test_the_table_of_an_ablation_has_the_seeds_their_mean_and_error_and_the_con
             "step,set,condition,references,no_lora,matched,shuffled\n9,unseen,all,48,0.6,0.3,0.5\n"
         )
     lines = ablation.table(tmp_path)
-    assert [line.count("|") for line in lines] == [11] * 9
-    assert "| as shipped, seed 1 | 0.600 | 0.300 | 0.500 | 0.900 | 0.500 | 0.700 |" in lines[3]
+    assert [line.count("|") for line in lines] == [10] * 9
+    assert "| as shipped, seed 1 | 0.500 | 0.833 | 0.900 | 0.500 | 0.700 |" in lines[3]
     assert "| 0.900 ± 0.058 | 0.500 ± 0.000 |" in lines[5]
     assert lines[6].startswith(f"| {ablation.OTHERS[0].label} |") and "another's LoRA" in lines[8]
