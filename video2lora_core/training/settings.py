@@ -146,7 +146,7 @@ class TrainingSettings:
     contrastive_weight: float = setting(
         1.0,
         "Weight of an auxiliary loss by which embeddings of two clips of one condition attract. It teaches a "
-        "stem to read motion within minutes: without it the demo's model heard no direction after 300 steps "
+        "stem to read within minutes: without it the demo's model followed no reference after 200 steps "
         "(docs/measured/ablation.md). It compares all references of a step, whatever accumulation and "
         "processes are. Needs the context kind stem; 0 is the paper's plain method.",
     )
