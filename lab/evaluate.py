@@ -27,7 +27,13 @@ from torch import Tensor
 from world import captions, clips, conditions, contents
 
 FIRST_SEED = 1_000_000  # training uses small ones
-TOLD = ("seen", "heldout_kinds", "pairs", "heldout_pairs")  # effects that the backbone is also told in words
+TOLD = (
+    "seen",
+    "heldout",
+    "heldout_kinds",
+    "pairs",
+    "heldout_pairs",
+)  # effects that the backbone is also told in words
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 FEW, CURVE_SAMPLES = 32, 16  # samples of other worlds and of what is told in words; of a strength
 
@@ -65,7 +71,7 @@ class Evaluation:
 
     def foreign(self, all_families: bool) -> None:
         """References in looks that nothing was trained on: how well moves are followed, and what else is
-        recognised; of that, also how much is in clips that show it perfectly.  Without `all_families`
+        recognised; of that, also how much is in perfect clips and told in words.  Without `all_families`
         FEW with photographs alone, where they are installed."""
         scenes = [self._scene(name) for name in ("moves", "effects")]
         found, missing = families(self._generator(60))
@@ -85,6 +91,8 @@ class Evaluation:
                 else:
                     self._add_effects(label, video, semantics)
                     self._add_effects(f"{label}_drawn", contents.render(scene.content, semantics), semantics)
+                    told = self._sample(f"{label}, told in words", scene, prompts=scene.told(semantics))
+                    self._add_effects(f"prompted_{label}", told, semantics)
                 self._keep_examples(f"foreign, {label}", video, without, references, 2)
 
     def show(self, label: str, reference: Tensor) -> None:
@@ -102,8 +110,7 @@ class Evaluation:
         return self._scenes[name]
 
     def _effects(self, quick: bool) -> None:
-        scene, without = self._scene("effects")
-        sets = {}
+        (scene, without), sets = self._scene("effects"), {}
         for number, (name, (kinds, accept)) in enumerate(EFFECT_SETS.items()):
             if quick and name == "heldout_kinds":
                 continue
@@ -116,8 +123,7 @@ class Evaluation:
             return
         seen = sets["seen"]
         self._add_effects("no_lora", without, seen.semantics)
-        half = len(seen.semantics) // 2
-        shuffled = self._sample("effects, shuffled", scene, seen.weights.roll(half, 0))
+        shuffled = self._sample("effects, shuffled", scene, seen.weights.roll(self.count // 2, 0))
         self._add_effects("shuffled", shuffled, seen.semantics)
         scene = scene.first(FEW)
         for name in TOLD:

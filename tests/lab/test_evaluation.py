@@ -97,6 +97,8 @@ def test_the_whole_evaluation_with_its_page(lab_module, evaluate, monkeypatch, t
     assert accuracy["no_lora"] == 0 and accuracy["shuffled"] < 0.6
     asked = lab_module("judging.foreign_sets").families(torch.Generator())[0][-1].name
     assert min(accuracy[f"{asked}_{name}"] for name in ("pan", "zoom", "pan_drawn", "zoom_drawn")) > 0.5
+    told = [accuracy[f"prompted_{name}"] for name in ("heldout", f"{asked}_pan", f"{asked}_zoom")]
+    assert told == [0, 0, 0]  # this model listens to references alone
     assert min(figures["velocity_cosine"][f"{asked}_{name}"] for name in ("flat", "over_pictures")) > 0.97
     assert min(figures["content_kept"].values()) > 0.8
     assert figures["zeroed_lora"] == {"equals_no_lora": True}
