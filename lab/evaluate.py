@@ -27,13 +27,7 @@ from torch import Tensor
 from world import captions, clips, conditions, contents
 
 FIRST_SEED = 1_000_000  # training uses small ones
-TOLD = (
-    "seen",
-    "heldout",
-    "heldout_kinds",
-    "pairs",
-    "heldout_pairs",
-)  # effects that the backbone is also told in words
+TOLD = ("seen", "heldout", "heldout_kinds", "pairs", "heldout_pairs")  # sets that are also told in words
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 FEW, CURVE_SAMPLES = 32, 16  # samples of other worlds and of what is told in words; of a strength
 
