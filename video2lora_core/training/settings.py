@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import Video2LoRAError
 from ..wording import counted
 from .settings_file import setting
-from .step.crossing import crossed_references
+from .step.teacher import crossed_references
 from .step.timesteps import SAMPLINGS, WEIGHTINGS
 
 OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
@@ -34,6 +34,7 @@ _AT_LEAST = {
         ("contrastive_weight", "teacher_weight", "evaluate_every", "save_every", "early_stop"), 0
     ),
     "reading_steps": 0,
+    "teacher_guidance": 1,
 }
 
 
@@ -162,6 +163,12 @@ class TrainingSettings:
         "semantics (semantic_caption): far less noisy than the diffusion loss, but it can only teach what "
         "the backbone already does when told in words. Beyond the paper: 0 is the plain method.",
     )
+    teacher_guidance: float = setting(
+        1.0,
+        "How often what the semantic caption changes counts in the teacher's prediction. Above 1 the LoRA "
+        "learns to do at CFG 1 what the backbone does only when it is guided by those words; a step takes "
+        "one more pass of the backbone.",
+    )
     teacher_crossed: float = setting(
         0.0,
         "Share of the references whose distance to the teacher is taken on another one's noisy targets. What "
@@ -230,6 +237,11 @@ def check_settings(settings: TrainingSettings, context: str, processes: int) -> 
         raise Video2LoRAError(
             "teacher_crossed is a share of what the teacher is asked, and teacher_weight is 0; raise it, or "
             "set teacher_crossed to 0."
+        )
+    if settings.teacher_guidance != 1 and settings.teacher_weight == 0:
+        raise Video2LoRAError(
+            "teacher_guidance says how far the teacher goes, and teacher_weight is 0; raise it, or set "
+            "teacher_guidance to 1."
         )
     if settings.reading_steps > 0 and settings.contrastive_weight == 0:
         raise Video2LoRAError(

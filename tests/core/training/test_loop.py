@@ -127,6 +127,8 @@ def test_the_wall_clock_ends_a_run(tmp_path):
         ({"contrastive_weight": 1.0}, "'none' has no embedding .* set contrastive_weight to 0"),
         ({"contrastive_weight": 1.0, "encoder_rate": 0.0}, "raise encoder_rate"),
         ({"teacher_crossed": 0.5}, "teacher_weight is 0; raise it"),
+        ({"teacher_guidance": 2.0}, "teacher_weight is 0; raise it"),
+        ({"teacher_guidance": 0.5}, "must be at least 1"),
         ({"teacher_crossed": 1.0, "teacher_weight": 1.0, "references": 1}, "the 1 reference of a process"),
         ({"teacher_crossed": 0.1, "teacher_weight": 1.0}, "it takes none; raise it or references"),
         ({"teacher_crossed": 1.5}, "must be in 0 ... 1"),

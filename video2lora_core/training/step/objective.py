@@ -18,9 +18,9 @@ from ..processes import Processes
 from ..settings import TrainingSettings
 from .batch import TrainBatch
 from .compiled import compiled
-from .crossing import crossed, crossed_references
 from .denoiser import Denoiser
 from .reading import Read, contrastive_loss, widened
+from .teacher import crossed, crossed_references, taught
 from .timesteps import ConditionBalance, loss_weights, sample_timesteps
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -191,7 +191,7 @@ class Objective:
         with self.precision():
             clean = crossed(batch.target_latents, of_others, batch.targets_per_reference)
             noisy = self.denoiser.add_noise(clean, draw.noise, draw.timesteps)
-            taught = self._teacher_prediction(batch, noisy, draw)
+            told = self._told(batch, noisy, draw.timesteps)
             self.branches.use(self.predict(read))
             prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
             target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
@@ -201,8 +201,8 @@ class Objective:
             references = references.detach().float().clone()
             references[:of_others] = float("nan")
             teacher, distances = diffusion.new_zeros(()), None
-            if taught is not None:
-                distances = self._by_reference(prediction, taught, draw, batch)
+            if told is not None:
+                distances = self._by_reference(prediction, told, draw, batch)
                 teacher = self._balanced(distances, batch.conditions, self.teacher_balance)
                 total = total + self.settings.teacher_weight * teacher
                 distances = distances.detach().float()
@@ -270,15 +270,10 @@ class Objective:
                 losses[label] = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
         return losses
 
-    def _teacher_prediction(self, batch: TrainBatch, noisy: Tensor, draw: NoiseDraw) -> Tensor | None:
+    def _told(self, batch: TrainBatch, noisy: Tensor, timesteps: Tensor) -> Tensor | None:
         if self.settings.teacher_weight <= 0:
             return None
-        if batch.semantic_context is None:
-            raise Video2LoRAError(
-                "teacher_weight is set but the clips have no semantic_caption; add that column, or use 0."
-            )
-        with torch.no_grad():
-            return widened(self.denoiser.forward(noisy, draw.timesteps, batch.semantic_context))
+        return widened(taught(self.denoiser, batch, noisy, timesteps, self.settings.teacher_guidance))
 
     def _by_reference(self, prediction: Tensor, wanted: Tensor, draw: NoiseDraw, batch: TrainBatch) -> Tensor:
         """(R,) weighted squared errors of each reference's targets."""

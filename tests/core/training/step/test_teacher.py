@@ -7,8 +7,8 @@ import torch
 
 from tests.core.training.toy_training import STEPS, OffsetClips, ToyDenoiser, toy_model
 from video2lora_core.training import Objective, TrainingSettings
-from video2lora_core.training.step.crossing import crossed_references
 from video2lora_core.training.step.objective import draw_noise
+from video2lora_core.training.step.teacher import crossed_references
 from video2lora_core.training.step.timesteps import named_rows
 
 TAUGHT = TrainingSettings(teacher_weight=2.0, targets_per_reference=2, contrastive_weight=0)
@@ -67,6 +67,28 @@ def test_crossed_references_are_asked_on_each_others_noisy_targets():
     objective = Objective(model, ToyDenoiser(), TAUGHT)
     objective.observe(named, [])
     assert set(objective.balance.means) == set(batch.conditions[2:])
+
+
+def test_a_guided_teacher_goes_further_the_way_that_the_words_go():
+    """Where the backbone is linear in its text, a guidance of 3 is three times the words' difference."""
+
+    class Straight(ToyDenoiser):
+        def forward(self, noisy, timesteps, context):
+            words = context.mean((1, 2)).reshape(-1, 1, 1, 1, 1)
+            return super().forward(noisy, timesteps, 0 * context) + words
+
+    batch, draw = taught_batch()
+    settings = dataclasses.replace(TAUGHT, balance_conditions=False)
+    model = toy_model()
+
+    def distances(guidance, said):
+        guided = dataclasses.replace(settings, teacher_guidance=guidance)
+        shown = dataclasses.replace(batch, semantic_context=batch.context + said)
+        return Objective(model, Straight(), guided).loss(shown, draw).distances
+
+    said = batch.semantic_context - batch.context
+    assert torch.allclose(distances(3.0, said), distances(1.0, 3 * said), rtol=1e-4)
+    assert not torch.allclose(distances(3.0, said), distances(1.0, said), rtol=1e-2)
 
 
 @pytest.mark.parametrize(
