@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from hosted import comfy_tools
 from hosted.comfy_tools import start_host
-from judging.evaluation_sets import EFFECT_SETS, MOTION_SETS, References, Scene
+from judging.evaluation_sets import EFFECT_SETS, MOTION_SETS, References, Scene, draw_references, generator_of
 from judging.footage import read_window
 from judging.foreign_sets import SETS, draw, families
 from judging.judge import ATTRIBUTES, JUDGE_FILE, accuracy, cosine, load_judge, truth
@@ -26,7 +26,6 @@ from judging.report import Report, summarise
 from torch import Tensor
 from world import captions, clips, conditions, contents
 
-FIRST_SEED = 1_000_000  # training uses small ones
 TOLD = ("seen", "heldout", "heldout_kinds", "pairs", "heldout_pairs")  # sets that are also told in words
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 FEW, CURVE_SAMPLES = 32, 16  # samples of other worlds and of what is told in words; of a strength
@@ -39,7 +38,7 @@ class Evaluation:
         self.models, self.judge, self.count = models, judge, count
         self.report = Report()
         self.examples: list[tuple[str, Tensor, Tensor, Tensor]] = []
-        self._first_seed = FIRST_SEED + 1000 * seed
+        self._seed = seed
         self._scenes: dict[str, tuple[Scene, Tensor]] = {}
         self._started = time.monotonic()
 
@@ -127,13 +126,10 @@ class Evaluation:
         self._judge_real_clips()
 
     def _generator(self, number: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self._first_seed + number)
+        return generator_of(self._seed, number)
 
     def _references(self, kinds, accept, number: int) -> References:
-        generator = self._generator(100 + number)
-        semantics = conditions.draw_matching(kinds, self.count, generator, accept)
-        semantics = semantics.pick(torch.randperm(self.count, generator=generator))
-        video = contents.render(contents.draw_content(self.count, generator), semantics)
+        semantics, video = draw_references(kinds, accept, self.count, self._generator(100 + number))
         return References(semantics, video, self.models.predict(video))
 
     def _sample(

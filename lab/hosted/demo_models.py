@@ -58,39 +58,40 @@ class DemoModels:
         weights: Tensor | None = None,
         strength: float = 1.0,
         matrices=None,
+        against: list[str] | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:
         """Clips (B, 3, F, 8H, 8W) in 0..1 from unit noise (B, 4, F, H, W), as the host's KSampler makes them
         in 20 steps of euler_ancestral, schedule normal, cfg 1 (the step's noise aside, which here depends on
         the clip's own noise); sample i with the LoRA of weights[i] at this strength.
         matrices: what expands them (`OneCondition`, `Video2LoRA`), the hypernetwork's if None.
+        against: captions, under the same LoRA, from whose prediction every step goes away `guidance` times as
+        far as `captions` alone take it; empty ones are the host's cfg.
         """
         done, matrices = [], matrices or self.hypernet
         for start in range(0, len(noise), BATCH):
             few = slice(start, start + BATCH)
-            own = None if weights is None else weights[few]
-            done.append(
-                self.vae.decode(self._sample_batch(noise[few], captions[few], own, strength, matrices))
-            )
+            with self.ready():
+                factors = {} if weights is None else matrices.batched_factors(weights[few])
+                factors = {name: (up * strength, down) for name, (up, down) in factors.items()}
+                context = self.encode_texts(captions[few])
+                plain = None if against is None or guidance == 1 else self.encode_texts(against[few])
+                with self.branches.attached(factors):
+                    latents = self._euler_ancestral(noise[few], context, plain, guidance)
+            done.append(self.vae.decode(latents))
         return torch.cat(done)
 
-    def _sample_batch(
-        self, noise: Tensor, captions: list[str], weights: Tensor | None, strength: float, matrices
+    def _euler_ancestral(
+        self, noise: Tensor, context: Tensor, plain: Tensor | None, guidance: float
     ) -> Tensor:
-        with self.ready():
-            context = self.encode_texts(captions)
-            if weights is None:
-                return self._euler_ancestral(noise, context)
-            factors = matrices.batched_factors(weights)
-            factors = {name: (up * strength, down) for name, (up, down) in factors.items()}
-            with self.branches.attached(factors):
-                return self._euler_ancestral(noise, context)
-
-    def _euler_ancestral(self, noise: Tensor, context: Tensor) -> Tensor:
         streams = [torch.Generator().manual_seed(_seed_of(unit)) for unit in noise]
         x = noise * (self._ladder[0][1].square() + 1).sqrt()
         following = [sigma for _, sigma in self._ladder[1:]] + [torch.zeros(())]
         for (timestep, sigma), next_sigma in zip(self._ladder, following, strict=True):
-            v = self.denoiser.forward(x, timestep.expand(len(x)), context)
+            levels = timestep.expand(len(x))
+            v = self.denoiser.forward(x, levels, context)
+            if plain is not None:
+                v = torch.lerp(self.denoiser.forward(x, levels, plain), v, guidance)
             scale = (sigma.square() + 1).sqrt()
             denoised = x / scale.square() - v * sigma / scale
             kept = next_sigma.square() / sigma  # of the noise there is; the rest is drawn anew

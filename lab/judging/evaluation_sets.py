@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from world import captions, clips, conditions, contents
 
+FIRST_SEED = 1_000_000  # training uses small ones
 SEEN_EFFECT_KINDS = ("zoom_in", "zoom_out", "roll", "fade_out", "fade_in", "tint", "wipe", "shake")
 
 
@@ -30,6 +31,18 @@ def held_out_pair(semantics: clips.Semantics) -> Tensor:
 def trained_on(semantics: clips.Semantics) -> Tensor:
     """(B,) conditions that training could draw."""
     return ~conditions.is_held_out(semantics)
+
+
+def generator_of(seed: int, number: int) -> torch.Generator:
+    """The generator of one of the evaluation's sets or scenes."""
+    return torch.Generator().manual_seed(FIRST_SEED + 1000 * seed + number)
+
+
+def draw_references(kinds, accept, count: int, generator: torch.Generator) -> tuple[clips.Semantics, Tensor]:
+    """`count` references of a set: what happens in them, and the clips (count, 3, F, H, W)."""
+    semantics = conditions.draw_matching(kinds, count, generator, accept)
+    semantics = semantics.pick(torch.randperm(count, generator=generator))
+    return semantics, contents.render(contents.draw_content(count, generator), semantics)
 
 
 MOTION_SETS = {

@@ -1,0 +1,92 @@
+"""What guidance adds: to the backbone told in words what happens, and to predictions at the host's CFG.
+
+    cd lab && python -m probing.guided --words 1 1.5 2 --cfg 2
+
+--words: the prediction under a caption that says what happens against the one under a caption that says only
+what is seen, the first so many times as far. --cfg: the LoRA predicted from the reference, against an empty
+caption, as a KSampler has it. Of the evaluation's first references, scenes and noise; how many are
+recognised, of moves the cosine of the velocities.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from hosted import comfy_tools
+from judging.evaluation_sets import EFFECT_SETS, MOTION_SETS, Scene, draw_references, generator_of
+from judging.foreign_sets import draw, families
+from judging.judge import cosine, load_judge
+from torch import Tensor
+from world import clips, conditions
+
+WHOLE = 64  # samples a set of the evaluation; the first are asked
+SETS = ("moves", *EFFECT_SETS, "photographs_pan", "photographs_zoom")
+
+
+def references_of(name: str, count: int, seed: int) -> tuple[clips.Semantics, Tensor]:
+    """The first `count` references of a set of the evaluation, and what happens in them."""
+    if name.startswith("photographs_"):
+        kind, number = name.removeprefix("photographs_"), 72 + (name == "photographs_zoom")
+        photographs = families(generator_of(seed, 60))[0][-1]
+        semantics, video = draw(kind, photographs, WHOLE, generator_of(seed, number))
+    elif name == "moves":
+        semantics, video = draw_references(*MOTION_SETS["seen"], WHOLE, generator_of(seed, 100))
+    else:
+        number = 110 + list(EFFECT_SETS).index(name)
+        semantics, video = draw_references(*EFFECT_SETS[name], WHOLE, generator_of(seed, number))
+    return semantics.pick(slice(0, count)), video[:count]
+
+
+def score(judge, video: Tensor, semantics: clips.Semantics, moves: bool) -> Tensor:
+    """(B,) cosines of the velocities, or whether what is named is what happens."""
+    decided = judge.decide(video)
+    if moves:
+        return cosine(decided["velocity"], semantics.velocity())
+    return (decided["happens"] == conditions.classes_of(semantics)).all(1).float()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--words", type=float, nargs="*", default=[], help="guidances of what words say")
+    parser.add_argument("--cfg", type=float, nargs="*", default=[], help="of predictions; 1 is without")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--n", type=int, default=32, help="samples a set")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
+    parser.add_argument("--hypernet", type=Path, help="the hypernetwork, when not in the models' folder")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="video2lora-guided-") as base:
+        comfy_tools.start_host(Path(base))
+        torch.set_num_threads(1)
+        from hosted.demo_models import HYPERNET, DemoModels
+
+        models = DemoModels(options.models, options.hypernet or options.models / HYPERNET)
+        judge = load_judge()[0]
+        for name in options.sets:
+            semantics, video = references_of(name, options.n, options.seed)
+            moves = name == "moves"
+            scene = Scene.draw(WHOLE, generator_of(options.seed, 0 if moves else 1)).first(options.n)
+            for guidance in options.words:
+                told = scene.told(semantics)
+                made = models.sample(scene.noise, told, against=scene.prompts, guidance=guidance)
+                report(f"{name}, told in words, guidance {guidance}", score(judge, made, semantics, moves))
+            weights = models.predict(video) if options.cfg else None
+            for cfg in options.cfg:
+                empty = [""] * options.n
+                made = models.sample(scene.noise, scene.prompts, weights, against=empty, guidance=cfg)
+                report(f"{name}, predicted, cfg {cfg}", score(judge, made, semantics, moves))
+
+
+def report(label: str, scores: Tensor) -> None:
+    """Prints a mean with its standard error."""
+    error = scores.std() / len(scores) ** 0.5
+    print(f"{label}: {scores.mean():.3f} ± {error:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
