@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import Video2LoRAError
 from ..wording import counted
 from .settings_file import setting
-from .step.teacher import crossed_references
+from .step.teacher import crossed_references, read_guidance
 from .step.timesteps import SAMPLINGS, WEIGHTINGS
 
 OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
@@ -34,7 +34,6 @@ _AT_LEAST = {
         ("contrastive_weight", "teacher_weight", "evaluate_every", "save_every", "early_stop"), 0
     ),
     "reading_steps": 0,
-    "teacher_guidance": 1,
 }
 
 
@@ -163,11 +162,12 @@ class TrainingSettings:
         "semantics (semantic_caption): far less noisy than the diffusion loss, but it can only teach what "
         "the backbone already does when told in words. Beyond the paper: 0 is the plain method.",
     )
-    teacher_guidance: float = setting(
-        1.0,
-        "How often what the semantic caption changes counts in the teacher's prediction. Above 1 the LoRA "
-        "learns to do at CFG 1 what the backbone does only when it is guided by those words; a step takes "
-        "one more pass of the backbone.",
+    teacher_guidance: tuple[str, ...] = setting(
+        (),
+        "How many times as far as the semantic caption takes the backbone its teacher goes, by the name of "
+        "the condition: 'pan*=1.5' or '*=1.2', the first pattern that matches. For what the backbone does "
+        "too faintly when told in words; the LoRA then does at CFG 1 what the words do when they are guided. "
+        "Amplitudes grow as well: at 1.25 the demo's moves were 1.2 times as fast.",
     )
     teacher_crossed: float = setting(
         0.0,
@@ -212,6 +212,7 @@ class TrainingSettings:
             raise Video2LoRAError(
                 f"The setting teacher_crossed is {self.teacher_crossed}; it must be in 0 ... 1."
             )
+        read_guidance(self.teacher_guidance)
         for name in ("min_snr_gamma", "contrastive_temperature"):
             if getattr(self, name) <= 0:
                 raise Video2LoRAError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
@@ -238,10 +239,10 @@ def check_settings(settings: TrainingSettings, context: str, processes: int) -> 
             "teacher_crossed is a share of what the teacher is asked, and teacher_weight is 0; raise it, or "
             "set teacher_crossed to 0."
         )
-    if settings.teacher_guidance != 1 and settings.teacher_weight == 0:
+    if settings.teacher_guidance and settings.teacher_weight == 0:
         raise Video2LoRAError(
-            "teacher_guidance says how far the teacher goes, and teacher_weight is 0; raise it, or set "
-            "teacher_guidance to 1."
+            "teacher_guidance says how far the teacher goes, and teacher_weight is 0; raise it, or leave "
+            "teacher_guidance empty."
         )
     if settings.reading_steps > 0 and settings.contrastive_weight == 0:
         raise Video2LoRAError(

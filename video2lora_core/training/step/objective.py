@@ -20,7 +20,7 @@ from .batch import TrainBatch
 from .compiled import compiled
 from .denoiser import Denoiser
 from .reading import Read, contrastive_loss, widened
-from .teacher import crossed, crossed_references, taught
+from .teacher import crossed, crossed_references, guidance_of, read_guidance, taught
 from .timesteps import ConditionBalance, loss_weights, sample_timesteps
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -149,6 +149,7 @@ class Objective:
         self.branches = AdapterBranches(denoiser.modules())
         self.balance = ConditionBalance(settings.balance_momentum)
         self.teacher_balance = ConditionBalance(settings.balance_momentum)
+        self._guidance = read_guidance(settings.teacher_guidance)
         self._read, self._decode = model.hypernetwork.read, model.hypernetwork.decode
         if settings.compile:
             self._read, self._decode = (compiled(f, "the hypernetwork") for f in (self._read, self._decode))
@@ -273,7 +274,8 @@ class Objective:
     def _told(self, batch: TrainBatch, noisy: Tensor, timesteps: Tensor) -> Tensor | None:
         if self.settings.teacher_weight <= 0:
             return None
-        return widened(taught(self.denoiser, batch, noisy, timesteps, self.settings.teacher_guidance))
+        guidance = guidance_of(batch.conditions, self._guidance)
+        return widened(taught(self.denoiser, batch, noisy, timesteps, guidance))
 
     def _by_reference(self, prediction: Tensor, wanted: Tensor, draw: NoiseDraw, batch: TrainBatch) -> Tensor:
         """(R,) weighted squared errors of each reference's targets."""

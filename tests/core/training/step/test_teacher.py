@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.core.training.toy_training import STEPS, OffsetClips, ToyDenoiser, toy_model
+from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import Objective, TrainingSettings
 from video2lora_core.training.step.objective import draw_noise
 from video2lora_core.training.step.teacher import crossed_references
@@ -80,15 +81,29 @@ def test_a_guided_teacher_goes_further_the_way_that_the_words_go():
     batch, draw = taught_batch()
     settings = dataclasses.replace(TAUGHT, balance_conditions=False)
     model = toy_model()
+    names = sorted(set(batch.conditions))
+    said = batch.semantic_context - batch.context
 
-    def distances(guidance, said):
-        guided = dataclasses.replace(settings, teacher_guidance=guidance)
-        shown = dataclasses.replace(batch, semantic_context=batch.context + said)
+    def distances(rules, times):
+        guided = dataclasses.replace(settings, teacher_guidance=rules)
+        shown = dataclasses.replace(batch, semantic_context=batch.context + times * said)
         return Objective(model, Straight(), guided).loss(shown, draw).distances
 
-    said = batch.semantic_context - batch.context
-    assert torch.allclose(distances(3.0, said), distances(1.0, 3 * said), rtol=1e-4)
-    assert not torch.allclose(distances(3.0, said), distances(1.0, said), rtol=1e-2)
+    once, thrice = distances((), 1), distances((), 3)
+    assert not torch.isclose(once, thrice, rtol=1e-2).any()
+    assert torch.allclose(distances(("*=3",), 1), thrice, rtol=1e-4)
+    first = torch.tensor([name == names[0] for name in batch.conditions])
+    assert 0 < first.sum() < len(first)
+    wanted = torch.where(first, thrice, once)
+    assert torch.allclose(distances((f"{names[0]}=3",), 1), wanted, rtol=1e-4)
+    rest = tuple(f"{name}=1" for name in names[1:])
+    assert torch.allclose(distances((*rest, "*=3"), 1), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["pan", "pan=", "=2", "pan=much", "pan=0.5", "pan=nan", "pan=inf"])
+def test_a_rule_that_is_none_is_refused(rule):
+    with pytest.raises(Video2LoRAError, match="a number of at least 1, such as"):
+        dataclasses.replace(TAUGHT, teacher_guidance=("*=2", rule))
 
 
 @pytest.mark.parametrize(
