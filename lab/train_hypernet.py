@@ -177,7 +177,7 @@ def train(options: argparse.Namespace) -> None:
             processes=processes,
             example=example,
         )
-        loop.resume()
+        loop.resume(allowed=options.allow_change)
         result = loop.run()
     if processes.is_main and result.checkpoint is not None:
         shutil.copy(result.checkpoint / RESULT, options.out / RESULT)
@@ -207,6 +207,13 @@ def main() -> None:
     )
     parser.add_argument(
         "--shape", nargs="*", default=[], metavar="NAME=VALUE", help="overrides sizes of the hypernetwork"
+    )
+    parser.add_argument(
+        "--allow-change",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help="settings a resumed run may have otherwise",
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
     options = parser.parse_args()

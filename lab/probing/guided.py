@@ -5,7 +5,7 @@
 --words: the prediction under a caption that says what happens against the one under a caption that says only
 what is seen, the first so many times as far. --cfg: the LoRA predicted from the reference, against an empty
 caption, as a KSampler has it. Of the evaluation's first references, scenes and noise; how many are
-recognised, of moves the cosine of the velocities.
+recognised, of moves the cosine of the velocities and the ratio of the speeds.
 """
 
 from __future__ import annotations
@@ -40,12 +40,18 @@ def references_of(name: str, count: int, seed: int) -> tuple[clips.Semantics, Te
     return semantics.pick(slice(0, count)), video[:count]
 
 
-def score(judge, video: Tensor, semantics: clips.Semantics, moves: bool) -> Tensor:
-    """(B,) cosines of the velocities, or whether what is named is what happens."""
+def report(label: str, judge, video: Tensor, semantics: clips.Semantics, moves: bool) -> None:
+    """Prints what the judge finds, with its standard error."""
     decided = judge.decide(video)
     if moves:
-        return cosine(decided["velocity"], semantics.velocity())
-    return (decided["happens"] == conditions.classes_of(semantics)).all(1).float()
+        velocity, wanted = decided["velocity"], semantics.velocity()
+        ratio = velocity.norm(dim=-1) / wanted.norm(dim=-1)
+        found = {"cosine": cosine(velocity, wanted), "speed ratio": ratio}
+    else:
+        right = (decided["happens"] == conditions.classes_of(semantics)).all(1)
+        found = {"recognised": right.float()}
+    values = (f"{name} {v.mean():.3f} ± {v.std() / len(v) ** 0.5:.3f}" for name, v in found.items())
+    print(f"{label}: {', '.join(values)}", flush=True)
 
 
 def main() -> None:
@@ -74,18 +80,12 @@ def main() -> None:
             for guidance in options.words:
                 told = scene.told(semantics)
                 made = models.sample(scene.noise, told, against=scene.prompts, guidance=guidance)
-                report(f"{name}, told in words, guidance {guidance}", score(judge, made, semantics, moves))
+                report(f"{name}, told in words, guidance {guidance}", judge, made, semantics, moves)
             weights = models.predict(video) if options.cfg else None
             for cfg in options.cfg:
                 empty = [""] * options.n
                 made = models.sample(scene.noise, scene.prompts, weights, against=empty, guidance=cfg)
-                report(f"{name}, predicted, cfg {cfg}", score(judge, made, semantics, moves))
-
-
-def report(label: str, scores: Tensor) -> None:
-    """Prints a mean with its standard error."""
-    error = scores.std() / len(scores) ** 0.5
-    print(f"{label}: {scores.mean():.3f} ± {error:.3f}", flush=True)
+                report(f"{name}, predicted, cfg {cfg}", judge, made, semantics, moves)
 
 
 if __name__ == "__main__":

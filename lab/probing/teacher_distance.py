@@ -4,7 +4,8 @@
 
 On conditions that training kept aside: the loss without a LoRA, told in words and under the prediction, and
 by kind the squared distance between the last two, beside the one between the first two. A prediction that
-does what the words do has none.
+does what the words do has none. And how many times as far as the words take the backbone it would be best to
+go.
 """
 
 from __future__ import annotations
@@ -76,15 +77,26 @@ def main() -> None:
                 report(label, measure(objective, source, options.references, options.seed))
 
 
+def best_guidance(bare: float, told: float, change: float) -> float:
+    """The guidance of the words with the least loss, of the losses bare and told and what the words change.
+
+    The least of |bare + g (told - bare) - wanted|², its scalar product written as squared distances.
+    """
+    return (bare - told + change) / (2 * change)
+
+
 def report(label: str, rows: dict[str, list[Tensor]]) -> None:
     """Prints what `measure` found of references of this kind of look."""
     everything = torch.stack([row for part in rows.values() for row in part]).mean(0)
     bare, told, predicted, distance, change = everything.tolist()
     print(f"{label}: loss without a LoRA {bare:.4f}, told in words {told:.4f}, predicted {predicted:.4f}")
     print(f"    from told to predicted {distance:.4f} of {change:.4f}: {distance / change:.3f}")
+    print(f"    best guidance of the words {best_guidance(bare, told, change):.2f}")
     for name, part in sorted(rows.items()):
-        *_, distance, change = torch.stack(part).mean(0).tolist()
-        print(f"    {name:22s} {len(part):3d}  {distance:.4f} of {change:.4f}: {distance / change:.3f}")
+        bare, told, _, distance, change = torch.stack(part).mean(0).tolist()
+        best = best_guidance(bare, told, change)
+        shares = f"{distance:.4f} of {change:.4f}: {distance / change:.3f}  best guidance {best:.2f}"
+        print(f"    {name:22s} {len(part):3d}  {shares}")
 
 
 if __name__ == "__main__":

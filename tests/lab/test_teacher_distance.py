@@ -57,3 +57,10 @@ def test_words_that_say_something_do_and_a_lora_of_nothing_is_as_far_from_them(d
     objective.predict = lambda read: {}
     bare, _, predicted, away, change = averages(distance, objective, source)
     assert predicted == pytest.approx(bare) and away == pytest.approx(change)
+
+
+def test_the_best_guidance_of_words_that_go_half_of_the_way_is_two(distance):
+    told = torch.randn(5, generator=torch.Generator().manual_seed(0))
+    losses = ((2 * told - made).square().mean().item() for made in (torch.zeros(5), told))
+    assert distance.best_guidance(*losses, told.square().mean().item()) == pytest.approx(2)
+    assert distance.best_guidance(0.7, 0.3, 0.4) == pytest.approx(1)
