@@ -7,9 +7,9 @@ import pytest
     ("size", "said"),
     [
         (0.0, "no weight is changed yet"),
-        (0.02, "by 2 % on average, usual 5 to 15 %; little"),
-        (0.0936, "by 9.36 % on average, usual 5 to 15 %"),
-        (1.06, "by 106 % on average, usual 5 to 15 %; more strength brings noise"),
+        (0.02, "by 2 % on average, usual 5 to 20 %; little"),
+        (0.0936, "by 9.36 % on average, usual 5 to 20 %"),
+        (1.06, "by 106 % on average, usual 5 to 20 %; more strength brings noise"),
     ],
 )
 def test_the_report_has_a_verdict(host, size, said):
