@@ -274,7 +274,7 @@ class Objective:
     def _told(self, batch: TrainBatch, noisy: Tensor, timesteps: Tensor) -> Tensor | None:
         if self.settings.teacher_weight <= 0:
             return None
-        guidance = guidance_of(batch.conditions, self._guidance)
+        guidance = guidance_of(batch.conditions, self._guidance) if self._guidance else None
         return widened(taught(self.denoiser, batch, noisy, timesteps, guidance))
 
     def _by_reference(self, prediction: Tensor, wanted: Tensor, draw: NoiseDraw, batch: TrainBatch) -> Tensor:

@@ -53,27 +53,25 @@ def guidance_of(conditions: Sequence[str], rules: Sequence[tuple[str, float]]) -
 
 
 def taught(
-    denoiser: Denoiser, batch: TrainBatch, noisy: Tensor, timesteps: Tensor, guidance: Tensor
+    denoiser: Denoiser, batch: TrainBatch, noisy: Tensor, timesteps: Tensor, guidance: Tensor | None = None
 ) -> Tensor:
     """What the backbone, without a LoRA, predicts for noisy targets (R*k, C, T, H, W) under their semantic
-    captions, for references with a guidance (R,) other than 1 that many times as far from what it predicts
-    under the other captions.
+    captions, with guidance (R,) that many times as far from what it predicts under the other captions.
 
-    Raises Video2LoRAError when the batch has no semantic captions.
+    All targets are asked under both, whatever their guidance: a backbone that is spread over processes has to
+    run as often in each. Raises Video2LoRAError when the batch has no semantic captions.
     """
     if batch.semantic_context is None:
         raise Video2LoRAError(
             "teacher_weight is set but the clips have no semantic_caption; add that column, or use 0."
         )
-    guidance = guidance.to(noisy).repeat_interleave(batch.targets_per_reference)
-    rows = (guidance != 1).nonzero()[:, 0]
     with torch.no_grad():
         told = denoiser.forward(noisy, timesteps, batch.semantic_context)
-        if len(rows):
-            plain = denoiser.forward(noisy[rows], timesteps[rows], batch.context[rows])
-            guidance = guidance[rows].reshape(-1, 1, 1, 1, 1).to(told)
-            told = told.index_copy(0, rows, torch.lerp(plain, told[rows], guidance))
-    return told
+        if guidance is None:
+            return told
+        plain = denoiser.forward(noisy, timesteps, batch.context)
+        rows = guidance.to(told).repeat_interleave(batch.targets_per_reference)
+        return torch.lerp(plain, told, rows.reshape(-1, 1, 1, 1, 1))
 
 
 def crossed_references(references: int, share: float) -> int:
