@@ -10,18 +10,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..clips.decoding import decode_windows
 from ..clips.pictures import as_pictures
-from ..errors import Video2LoRAError
 from ..files.writing import replacing
 from ..wording import counted
 from .data.buckets import ClipSize, fitting_size
 from .data.cached_clips import CachedClips
 from .data.clip_list import ClipRecord, read_clip_list
 from .data.data_settings import DataSettings
-from .data.dataset import collect, split_heldout
+from .data.dataset import check_named, collect, split_heldout
 from .data.file_facts import FileFacts, UnusableClip
 from .data.prepare import Outcome
 from .settings import TrainingSettings
 from .step.batch import step_generator
+from .step.teacher import read_guidance
 
 SHEET = "pairs.jpg"
 PAIRS, PICTURES, SIDE, LINE, GAP = 8, 4, 112, 22, 4
@@ -70,9 +70,7 @@ def dry_run(
         f"{counted(training.steps, 'step')} draw "
         f"{training.steps * drawn / max(rounds, 1):.1f} targets a clip",
     ]  # fmt: skip
-    unknown = sorted(set(repeats) - set(entries))
-    if unknown:
-        raise Video2LoRAError(f"The condition '{unknown[0]}' of repeats is not in the dataset.")
+    check_named(entries, repeats, [pattern for pattern, _ in read_guidance(training.teacher_guidance)])
     source = CachedClips(seen, training.targets_per_reference, repeats=repeats)
     plan = source.plan(step_generator(training.seed, 0, "train/clips"), training.references)[:PAIRS]
     rows = [(pair.condition, pair.reference, pair.targets[0][0]) for pair in plan]

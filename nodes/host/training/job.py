@@ -28,7 +28,13 @@ from ....video2lora_core.training.data.cache import ClipCache
 from ....video2lora_core.training.data.cached_clips import CachedClips
 from ....video2lora_core.training.data.clip_list import read_clip_list
 from ....video2lora_core.training.data.data_settings import DataSettings
-from ....video2lora_core.training.data.dataset import DatasetReport, Entries, encode_dataset, split_heldout
+from ....video2lora_core.training.data.dataset import (
+    DatasetReport,
+    Entries,
+    check_named,
+    encode_dataset,
+    split_heldout,
+)
 from ....video2lora_core.training.new_hypernet import HypernetSettings
 from ....video2lora_core.training.run.checkpoint import CHECKPOINTS, choose_checkpoint
 from ....video2lora_core.training.run.record import (
@@ -42,6 +48,7 @@ from ....video2lora_core.training.run.record import (
 from ....video2lora_core.training.settings import check_settings
 from ....video2lora_core.training.settings_file import to_dict
 from ....video2lora_core.training.step.compiled import checked_compile
+from ....video2lora_core.training.step.teacher import read_guidance
 from ..models.clip_encoder import HostClipEncoder
 from ..models.layers import backbone_family, latent_settings, list_targets
 from ..program_versions import host_version, pack_version
@@ -122,6 +129,8 @@ def run_job(
             checkpoint = choose_checkpoint(job.folder / CHECKPOINTS, job.resume_step)
         encoder = HostClipEncoder(model, clip, vae)
         cache, entries, report = encode_clips(encoder, job, processes, listener)
+        guided = [pattern for pattern, _ in read_guidance(job.training.teacher_guidance)]
+        check_named(entries, job.data.repeats_by_condition(), guided)
         kept = checkpoint.facts["identity"].get("heldout", ()) if checkpoint else None
         training, heldout = split_heldout(entries, job.data, job.training.seed, kept)
         report = dataclasses.replace(report, heldout=tuple(heldout))

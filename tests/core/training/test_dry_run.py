@@ -39,3 +39,12 @@ def test_repeats_of_a_condition_that_is_not_there(tmp_path):
     data = dataclasses.replace(SMALL, dataset=str(write_dataset(tmp_path / "clips")), repeats=("down=2",))
     with pytest.raises(Video2LoRAError, match="'down' of repeats is not in the dataset"):
         dry_run(data, TRAINING, FileFacts(tmp_path / "cache"))
+
+
+def test_a_pattern_of_the_teachers_guidance_that_no_condition_answers_to(tmp_path):
+    data = dataclasses.replace(SMALL, dataset=str(write_dataset(tmp_path / "clips")))
+    known = FileFacts(tmp_path / "cache")
+    mistyped = dataclasses.replace(TRAINING, teacher_guidance=("*=1", "lfet=1.5"))
+    with pytest.raises(Video2LoRAError, match=r"answers to 'lfet' of teacher_guidance; the names are .*left"):
+        dry_run(data, mistyped, known)
+    dry_run(data, dataclasses.replace(TRAINING, teacher_guidance=("l*=1.5",)), known)

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -148,6 +149,22 @@ def collect(
     return entries, DatasetReport(
         counts, (), tuple(broken), (*duplicates, *alone), single, encoded, reused, sizes
     )
+
+
+def check_named(conditions: Collection[str], repeats: Collection[str], guided: Collection[str]) -> None:
+    """Refuse names in `repeats`, and patterns of teacher_guidance (`guided`), that no condition answers to.
+
+    Raises Video2LoRAError.
+    """
+    for name in sorted(repeats):
+        if name not in conditions:
+            raise Video2LoRAError(f"The condition '{name}' of repeats is not in the dataset.")
+    for pattern in guided:
+        if not any(fnmatchcase(name, pattern) for name in conditions):
+            raise Video2LoRAError(
+                f"No condition of the dataset answers to '{pattern}' of teacher_guidance; the names are "
+                f"{', '.join(sorted(conditions)[:8])}{', ...' if len(conditions) > 8 else ''}."
+            )
 
 
 def split_heldout(
