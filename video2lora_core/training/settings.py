@@ -176,6 +176,13 @@ class TrainingSettings:
         "noisy targets show of themselves need not be said, and sampling begins where nothing is shown. "
         "These have no diffusion loss.",
     )
+    teacher_blind: float = setting(
+        1.0,
+        "From this part of the noise schedule on, 0.75 for example, the teacher sees another noise than the "
+        "LoRA, and crossed targets are faded at random. There noise alone seems to show something, and while "
+        "sampling it shows nothing: what is predicted then follows the caption, or the reference, instead. "
+        "1: nowhere.",
+    )
     max_skipped: int = setting(
         20,
         "A step whose gradient is not finite is skipped; after this many in a row the run stops, with a "
@@ -209,10 +216,9 @@ class TrainingSettings:
                 raise Video2LoRAError(
                     f"The setting {name} is {getattr(self, name)}; it must be in 0 ... 1, not 1."
                 )
-        if not 0 <= self.teacher_crossed <= 1:
-            raise Video2LoRAError(
-                f"The setting teacher_crossed is {self.teacher_crossed}; it must be in 0 ... 1."
-            )
+        for name in ("teacher_crossed", "teacher_blind"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise Video2LoRAError(f"The setting {name} is {getattr(self, name)}; it must be in 0 ... 1.")
         read_guidance(self.teacher_guidance)
         for name in ("min_snr_gamma", "contrastive_temperature"):
             if getattr(self, name) <= 0:
@@ -244,6 +250,11 @@ def check_settings(settings: TrainingSettings, context: str, processes: int) -> 
         raise Video2LoRAError(
             "teacher_guidance says how far the teacher goes, and teacher_weight is 0; raise it, or leave "
             "teacher_guidance empty."
+        )
+    if settings.teacher_blind < 1 and settings.teacher_weight == 0:
+        raise Video2LoRAError(
+            "teacher_blind says from where on the teacher sees another noise, and teacher_weight is 0; raise "
+            "it, or set teacher_blind to 1."
         )
     if settings.reading_steps > 0 and settings.contrastive_weight == 0:
         raise Video2LoRAError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,8 +19,8 @@ from ..settings import TrainingSettings
 from .batch import TrainBatch
 from .compiled import compiled
 from .denoiser import Denoiser
-from .reading import Read, contrastive_loss, widened
-from .teacher import crossed, crossed_references, guidance_of, read_guidance, taught
+from .reading import Read, contrastive_loss, reading_distances, widened
+from .teacher import Blindfold, crossed, crossed_references, guidance_of, read_guidance, taught
 from .timesteps import ConditionBalance, loss_weights, sample_timesteps
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,18 +41,27 @@ class TrainableModel(Protocol):
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """Noise (R*k, C, T, H, W) and timesteps (R*k,) of a batch's targets."""
+    """Noise (R*k, C, T, H, W) and timesteps (R*k,) of a batch's targets; what the teacher sees otherwise."""
 
     noise: Tensor
     timesteps: Tensor
+    blindfold: Blindfold | None = None
 
     def rows(self, start: int, stop: int) -> NoiseDraw:
         """Rows start ... stop-1."""
-        return NoiseDraw(self.noise[start:stop], self.timesteps[start:stop])
+        return self._each(lambda part: part[start:stop])
 
     def to(self, device: torch.device | str) -> NoiseDraw:
         """The draw on a device."""
-        return NoiseDraw(*(part.to(device, non_blocking=True) for part in (self.noise, self.timesteps)))
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def pinned(self) -> NoiseDraw:
+        """The draw in memory that CUDA copies from without waiting."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> NoiseDraw:
+        blindfold = self.blindfold and Blindfold(*map(change, self.blindfold))
+        return NoiseDraw(change(self.noise), change(self.timesteps), blindfold)
 
 
 @dataclass(frozen=True)
@@ -124,12 +133,6 @@ def draw_timesteps(
     return share_noise(timesteps, targets, settings.shared_noise)
 
 
-def _even(read: Read) -> tuple[Tensor, Tensor]:
-    """A stem's tokens and embedding, the embedding normalised as those who read it do."""
-    tokens, embedding = (widened(part) for part in read)
-    return tokens, F.layer_norm(embedding, embedding.shape[-1:])
-
-
 class Objective:
     """Computes the loss of a batch; holds the branches on the backbone and the balance of the conditions."""
 
@@ -191,8 +194,10 @@ class Objective:
         of_others = crossed_references(len(batch.conditions), self.settings.teacher_crossed)
         with self.precision():
             clean = crossed(batch.target_latents, of_others, batch.targets_per_reference)
+            if draw.blindfold is not None:
+                clean = draw.blindfold.faded(clean, of_others * batch.targets_per_reference)
             noisy = self.denoiser.add_noise(clean, draw.noise, draw.timesteps)
-            told = self._told(batch, noisy, draw.timesteps)
+            told = self._told(batch, clean, draw)
             self.branches.use(self.predict(read))
             prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
             target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
@@ -227,18 +232,13 @@ class Objective:
             return contrastive_loss(first, second, ids, self.settings.contrastive_temperature)
 
     def _reading_loss(self, batch: TrainBatch, read: Read) -> LossParts:
-        """How far a stem's tokens and embeddings of references are from those that the example's gives for
-        their targets, relative to how far those of different targets lie apart. What follows the stem sees
-        the same then, and needs no training.
+        """Reading references as the example's stem reads their targets. What follows the stem sees the same
+        then, and needs no training.
         """
-        k = batch.targets_per_reference
         with torch.no_grad():
-            wanted = _even(self.example.hypernetwork.read(batch.target_latents[::k]))
+            example = self.example.hypernetwork.read(batch.target_latents[:: batch.targets_per_reference])
         with self._full_precision():
-            references = torch.zeros(len(batch.conditions), device=read.tokens.device)
-            for own, example in zip(_even(read), wanted, strict=True):
-                spread = example.var(0).mean().clamp(min=1e-12)
-                references = references + (own - example).square().flatten(1).mean(1) / spread
+            references = reading_distances(read, Read(*example))
             reading = self._balanced(references, batch.conditions, self.balance)
         return LossParts(reading, reading.detach(), reading.new_zeros(()), references.detach().float())
 
@@ -271,11 +271,16 @@ class Objective:
                 losses[label] = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
         return losses
 
-    def _told(self, batch: TrainBatch, noisy: Tensor, timesteps: Tensor) -> Tensor | None:
+    def _told(self, batch: TrainBatch, clean: Tensor, draw: NoiseDraw) -> Tensor | None:
         if self.settings.teacher_weight <= 0:
             return None
         guidance = guidance_of(batch.conditions, self._guidance) if self._guidance else None
-        return widened(taught(self.denoiser, batch, noisy, timesteps, guidance))
+        own = draw.noise if draw.blindfold is None else draw.blindfold.noise
+        seen = self.denoiser.add_noise(clean, own, draw.timesteps)
+        told = widened(taught(self.denoiser, batch, seen, draw.timesteps, guidance))
+        # The clean latents that the teacher sees, said of the noise that the LoRA is given.
+        given, asked = (self.denoiser.target(clean, noise, draw.timesteps) for noise in (draw.noise, own))
+        return told + widened(given - asked)
 
     def _by_reference(self, prediction: Tensor, wanted: Tensor, draw: NoiseDraw, batch: TrainBatch) -> Tensor:
         """(R,) weighted squared errors of each reference's targets."""

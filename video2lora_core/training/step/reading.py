@@ -48,6 +48,23 @@ def widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def reading_distances(own: Read, example: Read) -> Tensor:
+    """(R,) how far a stem's tokens and embeddings of references are from an example's, relative to how far
+    the example's of different references lie apart, squared.
+    """
+    distances = torch.zeros(len(own.tokens), device=own.tokens.device)
+    for mine, wanted in zip(_even(own), _even(example), strict=True):
+        spread = wanted.var(0).mean().clamp(min=1e-12)
+        distances = distances + (mine - wanted).square().flatten(1).mean(1) / spread
+    return distances
+
+
+def _even(read: Read) -> tuple[Tensor, Tensor]:
+    """A stem's tokens and embedding, the embedding normalised as those who read it do."""
+    tokens, embedding = (widened(part) for part in read)
+    return tokens, F.layer_norm(embedding, embedding.shape[-1:])
+
+
 def contrastive_loss(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> Tensor:
     """Symmetric InfoNCE: row i of `first` and of `second` (n, E) attract, rows of other conditions repel.
 

@@ -9,6 +9,10 @@ A noisy target shows some of what happens in it at every noise level: the averag
 above the noise even at the last one. A LoRA taught on such inputs alone learns to go on with what is there;
 sampling begins where nothing is. On another clip's noisy latents it has to say all of it. The teacher can be
 asked there, with the caption of what the reference shows; the diffusion loss can not.
+
+And noise alone suggests things: in training what it seems to show is mostly there, in sampling it never is.
+A teacher that sees another noise than the LoRA, beside the same clean latents, agrees with it in nothing that
+only the noise suggests, and the LoRA learns to say what is left.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +28,31 @@ from torch import Tensor
 from ...errors import Video2LoRAError
 from .batch import TrainBatch
 from .denoiser import Denoiser
+
+
+class Blindfold(NamedTuple):
+    """What the teacher sees otherwise than the LoRA, from `teacher_blind` of the noise schedule on.
+
+    noise: (R*k, C, T, H, W) the teacher's own, elsewhere the LoRA's. fade: (R*k,) in 0 ... 1, how much is
+    left of crossed targets, for both; 1 elsewhere.
+    """
+
+    noise: Tensor
+    fade: Tensor
+
+    @classmethod
+    def drawn(cls, level: Tensor, noise: Tensor, own: Tensor, fade: Tensor) -> Blindfold:
+        """noise: (R*k, C, T, H, W) the LoRA's. own, fade: drawn for the teacher, at all levels. level: (R*k,)
+        bool, where it is blindfolded.
+        """
+        return cls(torch.where(level.reshape(-1, 1, 1, 1, 1), own, noise), torch.where(level, fade, 1.0))
+
+    def faded(self, latents: Tensor, count: int) -> Tensor:
+        """Clean targets (R*k, C, T, H, W), the first `count` of them faded: sampling begins at nothing and
+        gets there by and by.
+        """
+        fade = self.fade.reshape(-1, 1, 1, 1, 1).to(latents)
+        return torch.cat([latents[:count] * fade[:count], latents[count:]])
 
 
 def read_guidance(rules: Sequence[str]) -> list[tuple[str, float]]:
