@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument(
         "--state", type=Path, default=comfy_tools.ROOT / "lab" / "training" / "base.safetensors"
     )
+    parser.add_argument(
+        "--earlier-steps", type=int, default=0, help="of the training that this one started from (--init)"
+    )
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
     options = parser.parse_args()
     comfy_tools.import_host()
@@ -36,6 +39,7 @@ def main() -> None:
     known = vocabulary(CaptionTokens())
     net = BackboneNet(known)
     average, step = load_average(options.state)
+    step += options.earlier_steps
     net.load_state_dict(average)
     checkpoint = {f"model.diffusion_model.{k}": v for k, v in net.unet_state().items()}
     text = net.text.state_dict()

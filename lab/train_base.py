@@ -22,14 +22,12 @@ from torch import Tensor, nn
 from world import clips, contents
 from world.conditions import PAIRS
 
-KIND_WEIGHTS = {"still": 0.14, "move": 0.34, "pan": 0.06}  # the other kinds share the rest evenly
-PAIR_SHARE = 0.22  # two things at once, all pairs alike
+# The other kinds share the rest evenly.
+KIND_WEIGHTS = {"still": 0.10, "move": 0.26, "pan": 0.09, "tint": 0.05, "wipe": 0.05}
+PAIR_SHARE = 0.30  # two things at once, all pairs alike
 EMPTY_CAPTIONS = 0.03
-HIGH_NOISE = (0.35, 0.5)  # this share of the draws comes from above this part of the schedule
-# Frames that a step is given of its clips, in turns, as many in all. Whole clips show motion; single frames
-# of many clips show many more things to draw, and pass the motion modules by, which halves their cost.
-FRAMES_IN_TURN = (clips.FRAMES, 1)
-PROBE_EVERY = 250
+HIGH_NOISE = (0.5, 0.5)  # this share of the draws comes from above this part of the schedule
+PROBE_EVERY = 100
 ENCODE_PER_STEP = 2
 SAVE_EVERY = 180  # seconds
 
@@ -115,9 +113,8 @@ class LatentPool:
         return torch.stack(latents).float(), torch.stack(ids)
 
 
-def draw_moments(step: int, generator: torch.Generator) -> Tensor:
+def draw_moments(frames: int, generator: torch.Generator) -> Tensor:
     """Which frames of its clips a step looks at: all of them, every second, fourth ... one, or any two."""
-    frames = FRAMES_IN_TURN[step % len(FRAMES_IN_TURN)]
     if frames == 2:
         return torch.randperm(clips.FRAMES, generator=generator)[:2].sort().values
     stride = clips.FRAMES // frames
@@ -210,7 +207,7 @@ def train(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = options.rate * rate_factor(step, step / options.steps)
         pool.refresh(ENCODE_PER_STEP)
-        moments = draw_moments(step, generator)
+        moments = draw_moments(options.frames[step % len(options.frames)], generator)
         pairs = options.batch * clips.FRAMES // len(moments) // 2
         t, errors = pair_errors(net, pool, pairs, moments, sigmas, generator)
         optimizer.zero_grad()
@@ -247,6 +244,15 @@ def main() -> None:
         type=int,
         default=16,
         help="whole clips a step and process, or as many frames of more clips",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        nargs="+",
+        default=[clips.FRAMES, 1],
+        help="of its clips that a step is given, in turns, as many in all. Whole clips show motion; single "
+        "frames of many clips show many more things to draw, at half the cost, since they pass the motion "
+        "modules by",
     )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
