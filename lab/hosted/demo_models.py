@@ -18,6 +18,7 @@ BACKBONE = Path("video2lora_backbones/video2lora-demo-base.safetensors")
 MOTION = Path("animatediff_models/video2lora-demo-motion.safetensors")
 HYPERNET = Path("video2lora/video2lora-demo-hypernet.safetensors")
 STEPS = 20
+FIRST_STEPS = 5  # down to timestep 789, where what happens is decided
 BATCH = 16
 
 
@@ -60,6 +61,7 @@ class DemoModels:
         matrices=None,
         against: list[str] | None = None,
         guidance: float = 1.0,
+        noises: int = 1,
     ) -> Tensor:
         """Clips (B, 3, F, 8H, 8W) in 0..1 from unit noise (B, 4, F, H, W), as the host's KSampler makes them
         in 20 steps of euler_ancestral, schedule normal, cfg 1 (the step's noise aside, which here depends on
@@ -67,6 +69,8 @@ class DemoModels:
         matrices: what expands them (`OneCondition`, `Video2LoRA`), the hypernetwork's if None.
         against: captions, under the same LoRA, from whose prediction every step goes away `guidance` times as
         far as `captions` alone take it; empty ones are the host's cfg.
+        noises: what the first steps take for the clean latents is the mean over so many noises, in which
+        nothing is left of what the noise alone suggests. No sampler of the host's does that.
         """
         done, matrices = [], matrices or self.hypernet
         for start in range(0, len(noise), BATCH):
@@ -77,28 +81,48 @@ class DemoModels:
                 context = self.encode_texts(captions[few])
                 plain = None if against is None or guidance == 1 else self.encode_texts(against[few])
                 with self.branches.attached(factors):
-                    latents = self._euler_ancestral(noise[few], context, plain, guidance)
+                    latents = self._euler_ancestral(noise[few], context, plain, guidance, noises)
             done.append(self.vae.decode(latents))
         return torch.cat(done)
 
     def _euler_ancestral(
-        self, noise: Tensor, context: Tensor, plain: Tensor | None, guidance: float
+        self, noise: Tensor, context: Tensor, plain: Tensor | None, guidance: float, noises: int
     ) -> Tensor:
         streams = [torch.Generator().manual_seed(_seed_of(unit)) for unit in noise]
-        x = noise * (self._ladder[0][1].square() + 1).sqrt()
+
+        def fresh() -> Tensor:
+            return torch.stack([torch.randn(noise.shape[1:], generator=stream) for stream in streams])
+
+        level = (self._ladder[0][1].square() + 1).sqrt()
+        x, denoised = noise * level, torch.zeros_like(noise)
         following = [sigma for _, sigma in self._ladder[1:]] + [torch.zeros(())]
-        for (timestep, sigma), next_sigma in zip(self._ladder, following, strict=True):
-            levels = timestep.expand(len(x))
-            v = self.denoiser.forward(x, levels, context)
-            if plain is not None:
-                v = torch.lerp(self.denoiser.forward(x, levels, plain), v, guidance)
-            scale = (sigma.square() + 1).sqrt()
-            denoised = x / scale.square() - v * sigma / scale
+        for step, ((timestep, sigma), next_sigma) in enumerate(zip(self._ladder, following, strict=True)):
+            seen = [x]
+            if noises > 1 and step < FIRST_STEPS:
+                seen = [denoised + level * fresh() for _ in range(noises)]
+            parts = [self._denoised(z, timestep, sigma, context, plain, guidance) for z in seen]
+            denoised = torch.stack(parts).mean(0)
             kept = next_sigma.square() / sigma  # of the noise there is; the rest is drawn anew
-            fresh = torch.stack([torch.randn(noise.shape[1:], generator=stream) for stream in streams])
             x = denoised + (x - denoised) / sigma * kept
-            x = x + (next_sigma.square() - kept.square()).sqrt() * fresh
+            x = x + (next_sigma.square() - kept.square()).sqrt() * fresh()
+            level = next_sigma
         return x
+
+    def _denoised(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        sigma: Tensor,
+        context: Tensor,
+        plain: Tensor | None,
+        guidance: float,
+    ) -> Tensor:
+        levels = timestep.expand(len(x))
+        v = self.denoiser.forward(x, levels, context)
+        if plain is not None:
+            v = torch.lerp(self.denoiser.forward(x, levels, plain), v, guidance)
+        scale = (sigma.square() + 1).sqrt()
+        return x / scale.square() - v * sigma / scale
 
     def encode_texts(self, captions: list[str]) -> Tensor:
         """Conditioning (B, tokens, width) of captions."""

@@ -1,11 +1,13 @@
-"""What guidance adds: to the backbone told in words what happens, and to predictions at the host's CFG.
+"""What guidance adds, and what noise takes away: of the backbone told in words, and of predictions.
 
     cd lab && python -m probing.guided --words 1 1.5 2 --cfg 2
+    cd lab && python -m probing.guided --words 1 --noises 1 6 --sets moves
 
 --words: the prediction under a caption that says what happens against the one under a caption that says only
 what is seen, the first so many times as far. --cfg: the LoRA predicted from the reference, against an empty
-caption, as a KSampler has it. Of the evaluation's first references, scenes and noise; how many are
-recognised, of moves the cosine of the velocities and the ratio of the speeds.
+caption, as a KSampler has it. --noises: the first steps as the mean over so many noises. Of the evaluation's
+first references, scenes and noise; how many are recognised, of moves the cosine of the velocities
+and the ratio of the speeds.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ def main() -> None:
     )
     parser.add_argument("--words", type=float, nargs="*", default=[], help="guidances of what words say")
     parser.add_argument("--cfg", type=float, nargs="*", default=[], help="of predictions; 1 is without")
+    parser.add_argument("--noises", type=int, nargs="+", default=[1], help="that first steps are a mean of")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--n", type=int, default=32, help="samples a set")
     parser.add_argument("--seed", type=int, default=0)
@@ -77,15 +80,17 @@ def main() -> None:
             semantics, video = references_of(name, options.n, options.seed)
             moves = name == "moves"
             scene = Scene.draw(WHOLE, generator_of(options.seed, 0 if moves else 1)).first(options.n)
-            for guidance in options.words:
-                told = scene.told(semantics)
-                made = models.sample(scene.noise, told, against=scene.prompts, guidance=guidance)
-                report(f"{name}, told in words, guidance {guidance}", judge, made, semantics, moves)
             weights = models.predict(video) if options.cfg else None
-            for cfg in options.cfg:
-                empty = [""] * options.n
-                made = models.sample(scene.noise, scene.prompts, weights, against=empty, guidance=cfg)
-                report(f"{name}, predicted, cfg {cfg}", judge, made, semantics, moves)
+            for noises in options.noises:
+                label = name if noises == 1 else f"{name}, first steps of {noises} noises"
+                for guidance in options.words:
+                    told, against = scene.told(semantics), {"against": scene.prompts, "guidance": guidance}
+                    made = models.sample(scene.noise, told, noises=noises, **against)
+                    report(f"{label}, told in words, guidance {guidance}", judge, made, semantics, moves)
+                for cfg in options.cfg:
+                    against = {"against": [""] * options.n, "guidance": cfg}
+                    made = models.sample(scene.noise, scene.prompts, weights, noises=noises, **against)
+                    report(f"{label}, predicted, cfg {cfg}", judge, made, semantics, moves)
 
 
 if __name__ == "__main__":

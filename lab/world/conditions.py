@@ -23,13 +23,14 @@ KIND_WEIGHTS = {  # of what happens alone; many of them have a twin beside (`mak
 # What happens at once: first what changes places, then what else. Played backwards, a pair stays on its side,
 # but for rolls, whose other direction is held out anyway.
 TRAINED_PAIRS = (
-    ("move", "zoom_in"), ("move", "zoom_out"), ("move", "tint"), ("pan", "fade_out"), ("pan", "fade_in"),
-    ("pan", "wipe"), ("zoom_in", "fade_out"), ("zoom_out", "fade_in"), ("zoom_in", "wipe"),
-    ("zoom_out", "tint"), ("roll", "fade_out"), ("roll", "tint"), ("roll", "zoom_in"), ("shake", "tint"),
+    ("move", "zoom_in"), ("move", "zoom_out"), ("move", "tint"), ("move", "wipe"),
+    ("pan", "fade_out"), ("pan", "fade_in"), ("pan", "wipe"), ("pan", "zoom_in"), ("pan", "zoom_out"),
+    ("zoom_in", "fade_out"), ("zoom_out", "fade_in"), ("zoom_in", "wipe"), ("zoom_in", "tint"),
+    ("zoom_out", "tint"), ("roll", "fade_out"), ("roll", "tint"), ("roll", "zoom_in"), ("roll", "zoom_out"),
+    ("shake", "tint"),
 )  # fmt: skip
 HELD_OUT_PAIRS = (
-    ("move", "fade_out"), ("move", "fade_in"), ("move", "wipe"), ("pan", "zoom_in"), ("pan", "zoom_out"),
-    ("pan", "tint"), ("zoom_in", "tint"), ("zoom_out", "wipe"), ("roll", "fade_in"), ("roll", "zoom_out"),
+    ("move", "fade_out"), ("move", "fade_in"), ("pan", "tint"), ("zoom_out", "wipe"), ("roll", "fade_in"),
 )  # fmt: skip
 PAIRS = (*TRAINED_PAIRS, *HELD_OUT_PAIRS)
 PAIR_SHARE = 0.45  # of what is drawn for training
