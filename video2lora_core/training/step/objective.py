@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ..settings import TrainingSettings
 from .batch import TrainBatch
 from .compiled import compiled
 from .denoiser import Denoiser
-from .reading import Read, contrastive_loss, reading_distances, widened
+from .reading import Read, contrastive_loss, numbered, reading_distances, widened
 from .teacher import Blindfold, crossed, crossed_references, guidance_of, read_guidance, taught
 from .timesteps import ConditionBalance, loss_weights, sample_timesteps
 
@@ -226,9 +225,7 @@ class Objective:
         with self._full_precision():
             first, second = (self.processes.gather_differentiable(rows) for rows in embeddings)
             names = [name for batch in batches for name in batch.ids]
-            digests = [hashlib.sha256(name.encode()).digest()[:7] for name in names]
-            ids = torch.tensor([int.from_bytes(digest, "little") for digest in digests], device=device)
-            ids = self.processes.gather(ids)
+            ids = self.processes.gather(numbered(names).to(device))
             return contrastive_loss(first, second, ids, self.settings.contrastive_temperature)
 
     def _reading_loss(self, batch: TrainBatch, read: Read) -> LossParts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -63,6 +65,12 @@ def _even(read: Read) -> tuple[Tensor, Tensor]:
     """A stem's tokens and embedding, the embedding normalised as those who read it do."""
     tokens, embedding = (widened(part) for part in read)
     return tokens, F.layer_norm(embedding, embedding.shape[-1:])
+
+
+def numbered(names: Sequence[str]) -> Tensor:
+    """(n,) numbers that are equal where names are, in every process."""
+    digests = [hashlib.sha256(name.encode()).digest()[:7] for name in names]
+    return torch.tensor([int.from_bytes(digest, "little") for digest in digests])
 
 
 def contrastive_loss(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> Tensor:
