@@ -12,7 +12,7 @@ asked there, with the caption of what the reference shows; the diffusion loss ca
 
 And noise alone suggests things: in training what it seems to show is mostly there, in sampling it never is.
 A teacher that sees another noise than the LoRA, beside the same clean latents, agrees with it in nothing that
-only the noise suggests, and the LoRA learns to say what is left.
+only the noise suggests; what is left to learn is what caption and latents say.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Blindfold(NamedTuple):
     fade: Tensor
 
     @classmethod
-    def drawn(cls, level: Tensor, noise: Tensor, own: Tensor, fade: Tensor) -> Blindfold:
-        """noise: (R*k, C, T, H, W) the LoRA's. own, fade: drawn for the teacher, at all levels. level: (R*k,)
+    def drawn(cls, blind: Tensor, noise: Tensor, own: Tensor, fade: Tensor) -> Blindfold:
+        """noise: (R*k, C, T, H, W) the LoRA's. own, fade: drawn for the teacher, at all levels. blind: (R*k,)
         bool, where it is blindfolded.
         """
-        return cls(torch.where(level.reshape(-1, 1, 1, 1, 1), own, noise), torch.where(level, fade, 1.0))
+        return cls(torch.where(blind.reshape(-1, 1, 1, 1, 1), own, noise), torch.where(blind, fade, 1.0))
 
     def faded(self, latents: Tensor, count: int) -> Tensor:
         """Clean targets (R*k, C, T, H, W), the first `count` of them faded: sampling begins at nothing and
