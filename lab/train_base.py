@@ -87,7 +87,7 @@ class LatentPool:
         dropped = torch.rand(count, generator=self._generator) < EMPTY_CAPTIONS
         ids, ids_backwards = (
             self._tokens(["" if drop else c for c, drop in zip(captions, dropped, strict=True)])
-            for captions in (full_captions(content, semantics)[1], full_captions(content, turned)[1])
+            for captions in (full_captions(content, semantics), full_captions(content, turned))
         )
         for clip in zip(latents, ids, ids_backwards, reversible.tolist(), strict=True):
             if len(self._clips) < self._size:
@@ -178,6 +178,7 @@ def train(options: argparse.Namespace) -> None:
     from backbone.base_probe import DirectionProbe
     from backbone.base_state import load_state, save_state
     from backbone.muon import MuonAdamW
+    from backbone.noise_agreement import NOISES, spread_over_noises
     from backbone.shipped_start import start_from
     from world.captions import CaptionTokens, opposite_rows, vocabulary
 
@@ -210,8 +211,12 @@ def train(options: argparse.Namespace) -> None:
         moments = draw_moments(options.frames[step % len(options.frames)], generator)
         pairs = options.batch * clips.FRAMES // len(moments) // 2
         t, errors = pair_errors(net, pool, pairs, moments, sigmas, generator)
+        loss = errors.mean()
+        if options.agreement:
+            few = pool.draw_pairs(max(1, pairs // NOISES))
+            loss = loss + options.agreement * spread_over_noises(net, *few, sigmas, generator).mean()
         optimizer.zero_grad()
-        errors.mean().backward()
+        loss.backward()
         processes.average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -253,6 +258,13 @@ def main() -> None:
         help="of its clips that a step is given, in turns, as many in all. Whole clips show motion; single "
         "frames of many clips show many more things to draw, at half the cost, since they pass the motion "
         "modules by",
+    )
+    parser.add_argument(
+        "--agreement",
+        type=float,
+        default=0.0,
+        help="weight of the spread over noises at the highest noise levels, e.g. 4; see "
+        "backbone/noise_agreement.py",
     )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a process")
