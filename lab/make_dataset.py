@@ -20,7 +20,7 @@ from hosted import comfy_tools
 from safetensors.torch import save_file
 from torch import Tensor
 from world import clips, contents, foreign
-from world.captions import CONTEXT_TOKENS
+from world.captions import CONTEXT_TOKENS, content_caption
 from world.clips import picked
 from world.conditions import draw_training, is_held_out, is_kind, is_pair
 
@@ -103,10 +103,7 @@ class Maker:
             number: torch.zeros(count, 4, *_latent_shape(number), dtype=torch.float16)
             for number in range(1, len(FORMATS))
         }
-        self.ids = {
-            name: torch.zeros(count, self.clips, CONTEXT_TOKENS, dtype=torch.long)
-            for name in ("content_ids", "full_ids", "full_backwards_ids")
-        }
+        self.ids = torch.zeros(count, self.clips, CONTEXT_TOKENS, dtype=torch.long)
         self.store = foreign.LookStore(LOOKS, self.generator)
 
     def fill(self, rows: Tensor) -> None:
@@ -131,16 +128,12 @@ class Maker:
                     self._fill_foreign(twins, seen, size, number)
 
     def _fill_own(self, rows: Tensor, content: contents.Content) -> None:
-        from world.captions import full_captions
-
         semantics = self.conditions.pick(rows).repeat(self.clips)
         self.latents[rows] = (
             self.encode(contents.render(content, semantics)).half().unflatten(0, (-1, self.clips))
         )
-        seen, full = full_captions(content, semantics)
-        backwards = full_captions(content, clips.played_backwards(semantics)[0])[1]
-        for ids, captions in zip(self.ids.values(), (seen, full, backwards), strict=True):
-            ids[rows] = self.tokens(captions).unflatten(0, (-1, self.clips))
+        seen = [content_caption(content, i) for i in range(len(semantics))]
+        self.ids[rows] = self.tokens(seen).unflatten(0, (-1, self.clips))
 
     def _fill_foreign(self, rows: Tensor, scenery: foreign.Scenery, size: int, number: int) -> None:
         semantics = self.conditions.pick(rows)
@@ -166,7 +159,7 @@ class Maker:
         named = {f"semantics.{f.name}": getattr(self.conditions, f.name) for f in fields(self.conditions)}
         named |= {"latents": self.latents, "foreign": self.looks, "format": self.format, "twin": self.twin}
         named |= {f"odd.{k}": value[self.format == k] for k, value in self.odd.items()}
-        return named | self.ids
+        return named | {"content_ids": self.ids}
 
 
 def _latent_shape(number: int) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from hosted.pairs import PairSource, name_of
+from hosted.texts import encode_texts, encode_told
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -63,22 +64,21 @@ def joined(files: list[Path]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def encode_texts(clip, ids: Tensor) -> Tensor:
-    """Token ids (M, K, tokens) -> embeddings (M, K, tokens, width) by the checkpoint's own text encoder."""
-    flat, inverse = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
-    tokens = {"l": [[(int(i), 1.0) for i in row] for row in flat]}
-    rows = [clip.encode_from_tokens({"l": [chunk]}) for chunk in tokens["l"]]
-    return torch.cat(rows)[inverse].unflatten(0, ids.shape[:2]).half()
-
-
 def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
     """The clips to train on, and those of conditions kept to watch the gap between matched and shuffled."""
+    from world import clips
     from world.captions import CaptionTokens
 
     kinds = [name_of(row) for row in data["semantics.kind"].tolist()]
     reversible = reversible_rows(data)
-    texts = {"contexts": "content_ids", "told": "full_ids", "told_backwards": "full_backwards_ids"}
-    contexts = {name: encode_texts(clip, data[ids]).clone() for name, ids in texts.items()}
+    semantics, seen, tokens = semantics_of(data), data["content_ids"], CaptionTokens()
+    backwards = clips.played_backwards(semantics)[0]
+    contexts = {
+        "contexts": encode_texts(clip, seen).clone(),
+        "told": encode_told(clip, tokens, semantics, seen),
+        "told_backwards": encode_told(clip, tokens, backwards, seen),
+        "empty": encode_texts(clip, tokens([""]))[0].clone(),
+    }
     # A pan and its twin are kept or trained on together.
     twin, rows = data["twin"], torch.arange(len(kinds))
     kept = kept_aside(twin, UNSEEN_EVERY)
@@ -90,7 +90,6 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
         "names": kinds,
         "reversible": reversible,
         "twin": twin,
-        "empty": encode_texts(clip, CaptionTokens()([""])[None])[0, 0],
         **contexts,
     }
     return {

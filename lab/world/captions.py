@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,20 +19,51 @@ CONTEXT_TOKENS = 20
 OPPOSITES = (("right", "left"), ("down", "up"))
 
 
+LEVELS = ("slow", "medium", "fast")
+HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
+Weighed = list[tuple[float, str]]  # words and their weights, which add up to 1
+
+
 def _level(amount: float) -> str:
-    return ("slow", "medium", "fast")[min(2, int(amount * 3))]
+    return LEVELS[min(2, int(amount * 3))]
+
+
+def _levels(amount: float) -> Weighed:
+    """The two levels that an amount lies between; beyond the middle of the first and last, as far outside."""
+    place = 3 * amount - 0.5
+    lower = min(1, max(0, math.floor(place)))
+    return [(1 - (place - lower), LEVELS[lower]), (place - lower, LEVELS[lower + 1])]
+
+
+def _along(angle: float) -> float:
+    """How many of the four words of a direction say right or left, were there parts of words."""
+    x, y = abs(math.cos(angle)), abs(math.sin(angle))
+    return 4 * x / (x + y)
+
+
+def _direction(angle: float, along: int) -> str:
+    x, y = math.cos(angle), math.sin(angle)
+    return " ".join(["right" if x > 0 else "left"] * along + ["down" if y > 0 else "up"] * (4 - along))
 
 
 def _heading(angle: float) -> str:
     """The direction in four words that add up to it, e.g. "right right right down"; 0 is right, a quarter
     turn is down. Sixteen directions, each said at the same length."""
-    x, y = math.cos(angle), math.sin(angle)
-    along = round(4 * abs(x) / (abs(x) + abs(y)))
-    words = ["right" if x > 0 else "left"] * along + ["down" if y > 0 else "up"] * (4 - along)
-    return " ".join(words)
+    return _direction(angle, round(_along(angle)))
 
 
-HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
+def _headings(angle: float) -> Weighed:
+    """The two of the sixteen directions that an angle lies between."""
+    fewer = min(3, int(_along(angle)))
+    part = _along(angle) - fewer
+    return [(1 - part, _direction(angle, fewer)), (part, _direction(angle, fewer + 1))]
+
+
+def _hues(angle: float) -> Weighed:
+    """The two hues that one lies between."""
+    place = angle % (2 * math.pi) / (math.pi / 3)
+    part = place - int(place)
+    return [(1 - part, HUES[int(place) % 6]), (part, HUES[(int(place) + 1) % 6])]
 
 
 def content_caption(content: Content, i: int) -> str:
@@ -54,6 +86,24 @@ def _part_caption(kind: str, angle: float, amount: float, sign: float) -> str:
             return kind.replace("_", " ")
 
 
+def _part_captions(kind: str, angle: float, amount: float, sign: float) -> Weighed:
+    """As `_part_caption`, between the words that there are."""
+    match kind:
+        case "move" | "pan":
+            verb = {"move": "moves", "pan": "camera"}[kind]
+            return [
+                (share * weight, f"{verb} {heading} {level}")
+                for share, heading in _headings(angle)
+                for weight, level in _levels(amount)
+            ]
+        case "wipe":
+            return [(weight, f"wipe {heading}") for weight, heading in _headings(angle)]
+        case "tint":
+            return [(weight, f"tint {hue}") for weight, hue in _hues(angle)]
+        case _:
+            return [(1.0, _part_caption(kind, angle, amount, sign))]
+
+
 COMPASS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
 
 
@@ -64,7 +114,10 @@ def _part_label(kind: str, angle: float, amount: float, sign: float) -> str:
     return label if kind == "wipe" else f"{label}, {_level(amount)}"
 
 
-def _parts(semantics: clips.Semantics, i: int, say: Callable[[str, float, float, float], str]) -> list[str]:
+Said = TypeVar("Said", str, Weighed)
+
+
+def _parts(semantics: clips.Semantics, i: int, say: Callable[[str, float, float, float], Said]) -> list[Said]:
     """What `say` makes of each part of entry i, without what is empty."""
     columns = (semantics.kind, semantics.angle, semantics.amount, semantics.sign)
     said = [
@@ -72,6 +125,19 @@ def _parts(semantics: clips.Semantics, i: int, say: Callable[[str, float, float,
         for kind, angle, amount, sign in zip(*(column[i].tolist() for column in columns), strict=True)
     ]
     return [words for words in said if words]
+
+
+def blended_captions(semantics: clips.Semantics, i: int) -> Weighed:
+    """What happens in clip i, exactly: captions whose embeddings, weighed and added, say what lies between
+    the words of `semantics_caption`; empty ones for a still clip."""
+    whole: Weighed = [(1.0, "")]
+    for part in _parts(semantics, i, _part_captions):
+        whole = [
+            (share * weight, f"{before}, {words}" if before and words else before or words)
+            for share, before in whole
+            for weight, words in part
+        ]
+    return [(weight, words) for weight, words in whole if abs(weight) > 1e-6]
 
 
 def semantics_caption(semantics: clips.Semantics, i: int) -> str:
@@ -137,10 +203,9 @@ def vocabulary(tokens: CaptionTokens) -> Tensor:
     return torch.tensor(sorted(ids))
 
 
-def full_captions(content: Content, semantics: clips.Semantics) -> tuple[list[str], list[str]]:
-    """What is seen, and what happens and is seen, for every clip."""
-    seen = [content_caption(content, i) for i in range(len(semantics))]
-    return seen, [full_caption(content, semantics, i) for i in range(len(semantics))]
+def full_captions(content: Content, semantics: clips.Semantics) -> list[str]:
+    """What happens and is seen, for every clip."""
+    return [full_caption(content, semantics, i) for i in range(len(semantics))]
 
 
 def opposite_rows(tokens: CaptionTokens, known: Tensor) -> list[tuple[int, int]]:
