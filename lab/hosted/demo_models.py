@@ -55,7 +55,7 @@ class DemoModels:
     def sample(
         self,
         noise: Tensor,
-        captions: list[str],
+        captions: list[str] | list[list[tuple[float, str]]],
         weights: Tensor | None = None,
         strength: float = 1.0,
         matrices=None,
@@ -124,13 +124,14 @@ class DemoModels:
         scale = (sigma.square() + 1).sqrt()
         return x / scale.square() - v * sigma / scale
 
-    def encode_texts(self, captions: list[str]) -> Tensor:
-        """Conditioning (B, tokens, width) of captions."""
-        rows = [
-            self._clip.encode_from_tokens({"l": [[(int(i), 1.0) for i in ids]]})
-            for ids in self._tokens(captions)
-        ]
-        return torch.cat(rows).clone()
+    def encode_texts(self, captions: list[str] | list[list[tuple[float, str]]]) -> Tensor:
+        """Conditioning (B, tokens, width) of captions, or of what lies between weighed ones."""
+        blends = [[(1.0, said)] if isinstance(said, str) else said for said in captions]
+        return torch.stack([sum(weight * self._encoded(text) for weight, text in blend) for blend in blends])
+
+    def _encoded(self, caption: str) -> Tensor:
+        ids = self._tokens([caption])[0]
+        return self._clip.encode_from_tokens({"l": [[(int(i), 1.0) for i in ids]]})[0]
 
     @contextmanager
     def ready(self) -> Iterator[None]:

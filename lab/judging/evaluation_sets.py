@@ -82,7 +82,15 @@ class Scene:
 
     def told(self, semantics: clips.Semantics) -> list[str]:
         """Prompts that also say what happens, in words."""
-        return [captions.full_caption(self.content, semantics, i) for i in range(len(semantics))]
+        return captions.full_captions(self.content, semantics)
+
+    def told_between(self, semantics: clips.Semantics) -> list[captions.Weighed]:
+        """Prompts that say exactly what happens, between words."""
+        blends = [captions.blended_captions(semantics, i) for i in range(len(semantics))]
+        return [
+            [(weight, f"{words}, {seen}" if words else seen) for weight, words in blend]
+            for blend, seen in zip(blends, self.prompts, strict=True)
+        ]
 
 
 @dataclass

@@ -2,10 +2,12 @@
 
     cd lab && python -m probing.guided --words 1 1.5 2 --cfg 2
     cd lab && python -m probing.guided --words 1 --noises 1 6 --sets moves
+    cd lab && python -m probing.guided --words 1 --between --sets moves heldout
 
 --words: the prediction under a caption that says what happens against the one under a caption that says only
 what is seen, the first so many times as far. --cfg: the LoRA predicted from the reference, against an empty
-caption, as a KSampler has it. --noises: the first steps as the mean over so many noises. Of the evaluation's
+caption, as a KSampler has it. --noises: the first steps as the mean over so many noises. --between: told what
+lies between words, as the teacher is (hosted/texts.py). Of the evaluation's
 first references, scenes and noise; how many are recognised, of moves the cosine of the velocities
 and the ratio of the speeds.
 """
@@ -62,6 +64,7 @@ def main() -> None:
     )
     parser.add_argument("--words", type=float, nargs="*", default=[], help="guidances of what words say")
     parser.add_argument("--cfg", type=float, nargs="*", default=[], help="of predictions; 1 is without")
+    parser.add_argument("--between", action="store_true", help="words are blended to say it exactly")
     parser.add_argument("--noises", type=int, nargs="+", default=[1], help="that first steps are a mean of")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--n", type=int, default=32, help="samples a set")
@@ -84,7 +87,8 @@ def main() -> None:
             for noises in options.noises:
                 label = name if noises == 1 else f"{name}, first steps of {noises} noises"
                 for guidance in options.words:
-                    told, against = scene.told(semantics), {"against": scene.prompts, "guidance": guidance}
+                    told = (scene.told_between if options.between else scene.told)(semantics)
+                    against = {"against": scene.prompts, "guidance": guidance}
                     made = models.sample(scene.noise, told, noises=noises, **against)
                     report(f"{label}, told in words, guidance {guidance}", judge, made, semantics, moves)
                 for cfg in options.cfg:
