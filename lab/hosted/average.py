@@ -1,6 +1,6 @@
 """The mean of two trainings' hypernetworks, of which the second went on from the first.
 
-    python lab/average_hypernets.py FIRST SECOND --share 0.5 --out lab/training/hypernet.safetensors
+    cd lab && python -m hosted.average FIRST SECOND --share 0.5 --out training/hypernet.safetensors
 
 Weights half way between what a run started from and what it came to can be better than both, where the run
 learned one thing and lost another (M. Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv
