@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from hosted import comfy_tools
+
+from . import comfy_tools
 
 
 def main() -> None:
