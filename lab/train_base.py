@@ -213,7 +213,7 @@ def train(options: argparse.Namespace) -> None:
         t, errors = pair_errors(net, pool, pairs, moments, sigmas, generator)
         loss = errors.mean()
         if options.agreement:
-            few = pool.draw_pairs(max(1, pairs // NOISES))
+            few = pool.draw_pairs(max(1, options.batch // (2 * NOISES)))
             loss = loss + options.agreement * spread_over_noises(net, *few, sigmas, generator).mean()
         optimizer.zero_grad()
         loss.backward()

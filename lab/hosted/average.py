@@ -4,7 +4,7 @@
 
 Weights half way between what a run started from and what it came to can be better than both, where the run
 learned one thing and lost another (M. Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv
-2109.01903).
+2109.01903). The record of training in the file stays that of the second: its losses are not the mean's.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def main() -> None:
 
     first, second = (Video2LoRA.load(path) for path in (options.first, options.second))
     earlier, result = first.state_dict(), second.state_dict()
-    if earlier.keys() != result.keys():
-        raise SystemExit("These two are not of one shape.")
+    shapes = [{name: value.shape for name, value in state.items()} for state in (earlier, result)]
+    if shapes[0] != shapes[1]:
+        raise SystemExit(f"{options.first} and {options.second} are hypernetworks of different shapes.")
     with torch.no_grad():
         for name, value in result.items():
             if value.is_floating_point():

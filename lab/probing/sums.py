@@ -24,6 +24,8 @@ from world import clips, contents
 
 from .guided import WHOLE, references_of, report
 
+SETS = ("pairs", "heldout_pairs")
+
 
 def without(semantics: clips.Semantics, *parts: int) -> clips.Semantics:
     """The semantics without these of their parts (0, 1)."""
@@ -46,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sets", nargs="+", default=["pairs", "heldout_pairs"])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--n", type=int, default=32, help="samples a set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", type=Path, default=comfy_tools.MODELS)
