@@ -22,7 +22,7 @@ from torch import Tensor
 from world import clips, contents, foreign
 from world.captions import CONTEXT_TOKENS, content_caption
 from world.clips import picked
-from world.conditions import draw_training, is_held_out, is_kind, is_pair
+from world.conditions import PAIR_SHARE, draw_training, is_held_out, is_kind, is_pair, second_alone
 
 FORMATS = (
     (16, 96, 96),
@@ -52,15 +52,13 @@ def twins_of(drawn: clips.Semantics) -> tuple[clips.Semantics, Tensor]:
     """
     twins, found = drawn, torch.zeros(len(drawn), dtype=torch.bool)
     panned, coloured = drawn.of_kind("pan"), drawn.of_kind("tint", "wipe")
-    second = clips.Semantics(*(getattr(drawn, f.name).flip(1) for f in fields(drawn)))
-    second.kind[:, 1] = clips.KIND["still"]
     for there, other in (
         (panned.any(1), replace(drawn, kind=torch.where(panned, clips.KIND["move"], drawn.kind))),
         (
             coloured.any(1),
             replace(drawn, angle=torch.where(coloured, drawn.angle + math.pi, drawn.angle) % (2 * math.pi)),
         ),
-        (is_pair(drawn), second),
+        (is_pair(drawn), second_alone(drawn)),
     ):
         chosen = there & ~is_held_out(other) & ~found
         pick = chosen[:, None]
@@ -177,6 +175,7 @@ def main() -> None:
     parser.add_argument("--conditions", type=int, default=2600, help="without the twins of pans")
     parser.add_argument("--clips", type=int, default=2, help="clips of the demo's world a condition")
     parser.add_argument("--foreign", type=int, default=2, help="foreign clips a condition, beside an odd one")
+    parser.add_argument("--pairs", type=float, default=PAIR_SHARE, help="share in which two things happen")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     options = parser.parse_args()
@@ -188,7 +187,7 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     generator = torch.Generator().manual_seed(options.seed)
-    conditions, twin = with_twins(draw_training(options.conditions, generator))
+    conditions, twin = with_twins(draw_training(options.conditions, generator, options.pairs))
     encode, tokens = FastEncoder(options.vae), CaptionTokens()
     counts = {"clips": options.clips, "foreign": options.foreign}
     maker = Maker(conditions, twin, encode, tokens, augment_reference, generator, **counts)

@@ -68,6 +68,7 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
     """The clips to train on, and those of conditions kept to watch the gap between matched and shuffled."""
     from world import clips
     from world.captions import CaptionTokens
+    from world.conditions import second_alone
 
     kinds = [name_of(row) for row in data["semantics.kind"].tolist()]
     reversible = reversible_rows(data)
@@ -77,6 +78,8 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
         "contexts": encode_texts(clip, seen).clone(),
         "told": encode_told(clip, tokens, semantics, seen),
         "told_backwards": encode_told(clip, tokens, backwards, seen),
+        "loud": encode_told(clip, tokens, second_alone(semantics), seen),
+        "loud_backwards": encode_told(clip, tokens, second_alone(backwards), seen),
         "empty": encode_texts(clip, tokens([""]))[0].clone(),
     }
     # A pan and its twin are kept or trained on together.

@@ -3,13 +3,15 @@
     cd lab && python -m probing.guided --words 1 1.5 2 --cfg 2
     cd lab && python -m probing.guided --words 1 --noises 1 6 --sets moves
     cd lab && python -m probing.guided --words 1 --between --sets moves heldout
+    cd lab && python -m probing.guided --words 1 1.5 --louder --sets pairs heldout_pairs
 
 --words: the prediction under a caption that says what happens against the one under a caption that says only
 what is seen, the first so many times as far. --cfg: the LoRA predicted from the reference, against an empty
 caption, as a KSampler has it. --noises: the first steps as the mean over so many noises. --between: told what
-lies between words, as the teacher is (hosted/texts.py). Of the evaluation's
-first references, scenes and noise; how many are recognised, of moves the cosine of the velocities
-and the ratio of the speeds.
+lies between words, as the teacher is (hosted/texts.py). --louder: guided words go away from a caption that
+says the louder of two things alone. Of the evaluation's first references, scenes and noise; how many are
+recognised, of pairs also in how many the quieter part is found, of moves the cosine of the velocities and the
+ratio of the speeds.
 """
 
 from __future__ import annotations
@@ -54,6 +56,11 @@ def report(label: str, judge, video: Tensor, semantics: clips.Semantics, moves: 
     else:
         right = (decided["happens"] == conditions.classes_of(semantics)).all(1)
         found = {"recognised": right.float()}
+        if conditions.is_pair(semantics).all():
+            quieter = conditions.classes_of(semantics) & ~conditions.classes_of(
+                conditions.second_alone(semantics)
+            )
+            found["quieter part found"] = (decided["happens"] & quieter).any(1).float()
     values = (f"{name} {v.mean():.3f} ± {v.std() / len(v) ** 0.5:.3f}" for name, v in found.items())
     print(f"{label}: {', '.join(values)}", flush=True)
 
@@ -65,6 +72,7 @@ def main() -> None:
     parser.add_argument("--words", type=float, nargs="*", default=[], help="guidances of what words say")
     parser.add_argument("--cfg", type=float, nargs="*", default=[], help="of predictions; 1 is without")
     parser.add_argument("--between", action="store_true", help="words are blended to say it exactly")
+    parser.add_argument("--louder", action="store_true", help="guided away from the louder of two things")
     parser.add_argument("--noises", type=int, nargs="+", default=[1], help="that first steps are a mean of")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--n", type=int, default=32, help="samples a set")
@@ -87,8 +95,10 @@ def main() -> None:
             for noises in options.noises:
                 label = name if noises == 1 else f"{name}, first steps of {noises} noises"
                 for guidance in options.words:
-                    told = (scene.told_between if options.between else scene.told)(semantics)
-                    against = {"against": scene.prompts, "guidance": guidance}
+                    say = scene.told_between if options.between else scene.told
+                    told = say(semantics)
+                    away_from = say(conditions.second_alone(semantics)) if options.louder else scene.prompts
+                    against = {"against": away_from, "guidance": guidance}
                     made = models.sample(scene.noise, told, noises=noises, **against)
                     report(f"{label}, told in words, guidance {guidance}", judge, made, semantics, moves)
                 for cfg in options.cfg:

@@ -7,6 +7,7 @@ whole kinds (flashes, and rolls to the left), and some pairs of kinds that happe
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -54,6 +55,14 @@ def is_pair(semantics: clips.Semantics, *pairs: tuple[str, str]) -> Tensor:
     return (semantics.kind[:, None] == table).all(-1).any(-1)
 
 
+def second_alone(semantics: clips.Semantics) -> clips.Semantics:
+    """What is left without the first part, what changes places: in pairs the quieter one; nothing happens
+    where that is all."""
+    alone = clips.Semantics(*(getattr(semantics, f.name).flip(1) for f in fields(semantics)))
+    alone.kind[:, 1] = clips.KIND["still"]
+    return alone
+
+
 def in_held_out_sector(semantics: clips.Semantics) -> Tensor:
     """(B,) directed semantics with an angle in the held-out sector."""
     inside = (semantics.angle >= HELD_OUT_SECTOR[0]) & (semantics.angle <= HELD_OUT_SECTOR[1])
@@ -89,10 +98,11 @@ def draw_matching(happenings, count: int, generator: torch.Generator, accept) ->
     return clips.join(*parts).pick(slice(0, count))
 
 
-def draw_training(count: int, generator: torch.Generator) -> clips.Semantics:
-    """Semantics for training: one thing alone in the proportions of KIND_WEIGHTS, or one of TRAINED_PAIRS."""
-    shares = {kind: (1 - PAIR_SHARE) * weight for kind, weight in KIND_WEIGHTS.items()}
-    shares |= dict.fromkeys(TRAINED_PAIRS, PAIR_SHARE / len(TRAINED_PAIRS))
+def draw_training(count: int, generator: torch.Generator, pair_share: float = PAIR_SHARE) -> clips.Semantics:
+    """Semantics for training: one thing alone in the proportions of KIND_WEIGHTS, or, this share of them, one
+    of TRAINED_PAIRS."""
+    shares = {kind: (1 - pair_share) * weight for kind, weight in KIND_WEIGHTS.items()}
+    shares |= dict.fromkeys(TRAINED_PAIRS, pair_share / len(TRAINED_PAIRS))
     weights = torch.tensor(list(shares.values()))
     drawn = torch.multinomial(weights, count, True, generator=generator)
     numbers = torch.bincount(drawn, minlength=len(shares)).tolist()

@@ -98,6 +98,8 @@ def test_a_batch_pairs_references_with_targets_of_their_condition(lab_module, cl
         empty=torch.full((3, 4), 7.0),
         told=torch.zeros(count, 2, 3, 4),
         told_backwards=torch.ones(count, 2, 3, 4),
+        loud=torch.full((count, 2, 3, 4), 2.0),
+        loud_backwards=torch.full((count, 2, 3, 4), 3.0),
         names=["pan", "move"] * (count // 2),
         reversible=torch.ones(count, dtype=torch.bool),
         twin=torch.arange(count).view(-1, 2).flip(1).flatten(),
@@ -111,6 +113,7 @@ def test_a_batch_pairs_references_with_targets_of_their_condition(lab_module, cl
         assert (target < 100).all(), "a foreign clip as a target"
         looks |= set((reference // 100).int().tolist())
         twins += int((target[0] != target[1]) + (target[2] != target[3]))
+        assert torch.equal(batch.guidance_context - 2, batch.semantic_context), "played the other way round"
         words = batch.context.flatten(1)
         assert torch.equal(words[::2], words[1::2]), "of a pair, one has words and one has none"
         wordless += int((words[::2] == 7).all(1).sum())
@@ -133,6 +136,8 @@ def test_few_conditions_need_not_have_references_of_every_format(lab_module, cli
         empty=words[0, 0],
         told=words,
         told_backwards=words,
+        loud=words,
+        loud_backwards=words,
         names=["move"] * 4,
         reversible=torch.ones(4, dtype=torch.bool),
         twin=torch.full((4,), -1),

@@ -167,8 +167,9 @@ class TrainingSettings:
         "How many times as far as the semantic caption takes the backbone its teacher goes, by the name of "
         "the condition: 'pan*=1.5' or '*=1.2', the first pattern that matches. For what the backbone does "
         "too faintly when told in words; the LoRA then does at CFG 1 what the words do when they are guided. "
-        "Amplitudes grow as well: at 1.25 the demo's moves were 1.2 times as fast. A step takes one more "
-        "pass of the backbone.",
+        "Amplitudes grow as well: at 1.25 the demo's moves were 1.2 times as fast. It goes away from what "
+        "the target's caption alone does, or its guidance_caption: where that says the louder of two things "
+        "alone, only the other one grows. A step takes one more pass of the backbone.",
     )
     teacher_crossed: float = setting(
         0.0,

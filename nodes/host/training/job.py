@@ -225,9 +225,7 @@ def _identity(
         del data[name]
     made_of = {"start_from": start.fingerprint} if start else to_dict(job.hypernet)
     conditions = [*training.values(), *heldout.values()]
-    clips = [
-        f"{entry.path.stem} {entry.text.stem} {entry.role}" for entries in conditions for entry in entries
-    ]
+    clips = [entry.identity for entries in conditions for entry in entries]
     return {
         "text encoder": encoder.text_fingerprint,
         "VAE": encoder.video_fingerprint,

@@ -65,15 +65,20 @@ class CachedClips:
         """References start ... stop-1 of that batch; only their clips are read."""
         plan = self.plan(generator, batch)[start:stop]
         targets = [target for pair in plan for target in pair.targets]
-        semantic = None
+        said = [clip.text if told else self._empty for clip, _, told in targets]
+        semantic = guidance = None
         if all(clip.semantic is not None for clip, _, _ in targets):
             semantic = stack_text([self._text(clip.semantic) for clip, _, _ in targets])
+        if any(clip.guidance is not None for clip, _, _ in targets):
+            away_from = [clip.guidance or text for (clip, _, _), text in zip(targets, said, strict=True)]
+            guidance = stack_text([self._text(text) for text in away_from])
         return TrainBatch(
             torch.stack([_version(self._read(p.reference.path).references, p.version) for p in plan]),
             torch.stack([_version(self._read(clip.path).latents, version) for clip, version, _ in targets]),
-            stack_text([self._text(clip.text if told else self._empty) for clip, _, told in targets]),
+            stack_text([self._text(text) for text in said]),
             tuple(pair.condition for pair in plan),
             semantic_context=semantic,
+            guidance_context=guidance,
         )
 
     def plan(self, generator: torch.Generator, batch: int) -> list[Pair]:

@@ -20,6 +20,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m
 LIST_SUFFIXES = frozenset({".json", ".jsonl", ".csv"})
 COLUMNS = ("video_path", "video_caption", "class")
 ROLES = ("both", "reference", "target")
+MORE_CAPTIONS = ("semantic", "guidance")  # that a clip may have besides its own
 # Ends of lines, as a text editor, a spreadsheet or a web page makes them.
 _LINE_ENDS = re.compile("\\s*[\r\n\x0b\x0c\x85\u2028\u2029]\\s*")
 
@@ -29,6 +30,8 @@ class ClipRecord:
     """One clip: its file, what its caption says of the content, and the condition it shows.
 
     semantic_caption: a second caption that describes the semantics too; empty when there is none.
+    guidance_caption: what a guided teacher goes away from, such as one that says the louder of two things
+    alone; empty for `caption`.
     role: "reference" for footage that shows what happens but not how it should look, "target" for the
     opposite, else "both".
     """
@@ -38,15 +41,22 @@ class ClipRecord:
     condition: str
     semantic_caption: str = ""
     role: str = "both"
+    guidance_caption: str = ""
+
+    @property
+    def captions(self) -> tuple[str, str, str]:
+        """All of its texts, empty ones too."""
+        return self.caption, self.semantic_caption, self.guidance_caption
 
 
 def read_clip_list(dataset: Path, default_caption: str = "", root: Path | None = None) -> list[ClipRecord]:
     """The clips of a dataset, sorted by condition and file.
 
     A folder holds one folder per condition with video files; a text file of a clip's name beside it is its
-    caption (else `default_caption`), one ending in `.semantic.txt` its semantic caption; clips in folders
-    named `reference` or `target` inside it have that role. A JSON list, JSONL or CSV file has the columns
-    video_path (relative to the file), video_caption, class and, if wanted, semantic_caption and role.
+    caption (else `default_caption`), one ending in `.semantic.txt` its semantic caption, in `.guidance.txt`
+    its guidance caption; clips in folders named `reference` or `target` inside it have that role. A JSON
+    list, JSONL or CSV file has the columns video_path (relative to the file), video_caption, class and, if
+    wanted, semantic_caption, guidance_caption and role.
     root: the only folder that anything is read from, links followed; None: any.
 
     Raises Video2LoRAError when there is no such dataset, it does not parse, names no clip, or leaves `root`.
@@ -83,10 +93,10 @@ def _from_folder(folder: Path, default_caption: str, root: Path | None) -> Itera
             if _is_video(path):
                 _check_inside(path, root, "The clip")
                 caption = _text_beside(path, ".txt", default_caption)
-                semantic = _text_beside(path, ".semantic.txt", "")
+                semantic, guidance = (_text_beside(path, f".{kind}.txt", "") for kind in MORE_CAPTIONS)
                 within = path.relative_to(condition).parts[:-1]
                 role = next((name for name in ROLES if name in within), "both")
-                yield ClipRecord(path, caption, condition.name, semantic, role)
+                yield ClipRecord(path, caption, condition.name, semantic, role, guidance)
 
 
 def _files_below(folder: Path, seen: set[str]) -> Iterator[Path]:
@@ -153,9 +163,11 @@ def _from_row(path: Path, number: int, row: Any, root: Path | None) -> ClipRecor
     name, condition = values["video_path"].strip(), _one_line(values["class"])
     if not name or not condition:
         raise Video2LoRAError(f"Entry {number} of '{path}' has an empty video_path or class; fill it in.")
-    semantic = values.get("semantic_caption") or ""
-    if not isinstance(semantic, str):
-        raise Video2LoRAError(f"Entry {number} of '{path}' has a semantic_caption that is no text.")
+    more = {kind: values.get(f"{kind}_caption") or "" for kind in MORE_CAPTIONS}
+    for kind, text in more.items():
+        if not isinstance(text, str):
+            raise Video2LoRAError(f"Entry {number} of '{path}' has a {kind}_caption that is no text.")
+    semantic, guidance = (_one_line(text) for text in more.values())
     role = _one_line(str(values.get("role") or "")) or "both"
     if role not in ROLES:
         raise Video2LoRAError(
@@ -163,7 +175,7 @@ def _from_row(path: Path, number: int, row: Any, root: Path | None) -> ClipRecor
         )
     clip = _clip_path(path.parent, name)
     _check_inside(clip, root, f"The clip of entry {number} of '{path.name}'")
-    return ClipRecord(clip, _one_line(values["video_caption"]), condition, _one_line(semantic), role)
+    return ClipRecord(clip, _one_line(values["video_caption"]), condition, semantic, role, guidance)
 
 
 def _clip_path(folder: Path, name: str) -> Path:

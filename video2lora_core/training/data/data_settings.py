@@ -17,8 +17,8 @@ class DataSettings:
     dataset: str = setting(
         "",
         "Folder with one folder of clips per condition, or a .json, .jsonl or .csv list with the columns "
-        "video_path, video_caption, class and, if wanted, semantic_caption and role (reference, target or "
-        "both: footage of any look can teach reading without teaching its looks).",
+        "video_path, video_caption, class and, if wanted, semantic_caption, guidance_caption and role "
+        "(reference, target or both: footage of any look can teach reading without teaching its looks).",
     )
     default_caption: str = setting(
         "", "Caption of clips in folders that have no text file of their name beside them."

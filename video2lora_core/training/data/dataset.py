@@ -35,7 +35,15 @@ class Entry:
     size: str = ""
     text: Path | None = None
     semantic: Path | None = None
+    guidance: Path | None = None
     source: Path | None = None
+
+    @property
+    def identity(self) -> str:
+        """What decides a run of it: the names of its entries in the cache, and its role."""
+        more = (("semantic", self.semantic), ("guidance", self.guidance))
+        said = [f"{kind} {text.stem}" for kind, text in more if text is not None]
+        return " ".join([self.path.stem, self.text.stem if self.text else "", *said, self.role])
 
 
 Entries = dict[str, list[Entry]]
@@ -87,7 +95,7 @@ def encode_dataset(
     """
     outcomes = prepare(records, cache, processes, progress)
     used = [record for record, outcome in zip(records, outcomes, strict=True) if outcome.path is not None]
-    captions = sorted({text for record in used for text in (record.caption, record.semantic_caption)} | {""})
+    captions = sorted({text for record in used for text in record.captions} | {""})
     # Each process begins with captions of its own, and finds the others' made.
     first = len(captions) * processes.rank // processes.count
     for caption in (*captions[first:], *captions[:first]):
@@ -121,10 +129,12 @@ def collect(
             duplicates.append(f"'{record.path}' has the same content as '{other.path}' ({other.condition})")
         else:
             first[outcome.content] = record
-            semantic = text(record.semantic_caption) if record.semantic_caption else None
-            entry = Entry(
-                outcome.path, record.role, outcome.size, text(record.caption), semantic, record.path
+            semantic, guidance = (
+                text(caption) if caption else None
+                for caption in (record.semantic_caption, record.guidance_caption)
             )
+            texts = text(record.caption), semantic, guidance
+            entry = Entry(outcome.path, record.role, outcome.size, *texts, record.path)
             entries.setdefault(record.condition, []).append(entry)
     single = tuple(name for name, clips in entries.items() if not any(by_size(clips).values()))
     entries = {name: clips for name, clips in entries.items() if name not in single}

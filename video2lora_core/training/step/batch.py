@@ -31,6 +31,7 @@ class TrainBatch:
     None.
     semantic_context: embeddings of captions that also describe the semantics, shaped as `context`; only the
         caption teacher reads them.
+    guidance_context: what a guided teacher goes away from, shaped as `context`, and that when None.
 
     Raises Video2LoRAError when the row counts do not fit each other.
     """
@@ -41,6 +42,7 @@ class TrainBatch:
     conditions: tuple[str, ...]
     condition_ids: tuple[str, ...] | None = None
     semantic_context: Tensor | None = None
+    guidance_context: Tensor | None = None
 
     def __post_init__(self) -> None:
         references, targets = self.reference_latents.shape[0], self.target_latents.shape[0]
@@ -50,8 +52,9 @@ class TrainBatch:
                 "the same number of targets, at least one."
             )
         rows = {"captions": self.context.shape[0]}
-        if self.semantic_context is not None:
-            rows["semantic captions"] = self.semantic_context.shape[0]
+        for label, texts in (("semantic", self.semantic_context), ("guidance", self.guidance_context)):
+            if texts is not None:
+                rows[f"{label} captions"] = texts.shape[0]
         for label, count in rows.items():
             if count != targets:
                 raise Video2LoRAError(f"A training batch has {targets} targets but {count} {label}.")
@@ -84,6 +87,7 @@ class TrainBatch:
             conditions=tuple(self.conditions[start:stop]),
             condition_ids=None if self.condition_ids is None else tuple(self.condition_ids[start:stop]),
             semantic_context=None if self.semantic_context is None else self.semantic_context[rows],
+            guidance_context=None if self.guidance_context is None else self.guidance_context[rows],
         )
 
     def to(self, device: torch.device | str) -> TrainBatch:
@@ -101,6 +105,7 @@ class TrainBatch:
             target_latents=change(self.target_latents),
             context=change(self.context),
             semantic_context=None if self.semantic_context is None else change(self.semantic_context),
+            guidance_context=None if self.guidance_context is None else change(self.guidance_context),
         )
 
 

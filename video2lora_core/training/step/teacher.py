@@ -3,7 +3,8 @@
 Guided, the teacher goes further than the words alone take the backbone: what they change counts several
 times, and the LoRA learns to do in one pass what guidance takes two for (guidance distillation, arXiv
 2210.03142). It makes plainer what happens, and stronger too: a guided move is a faster one. So it is asked
-for by condition.
+for by condition. Away from what is a matter of the caption: from one that says nothing of what happens, all
+of it grows; from one that says the louder of two things, the other one alone.
 
 A noisy target shows some of what happens in it at every noise level: the average colour of a clip lies
 above the noise even at the last one. A LoRA taught on such inputs alone learns to go on with what is there;
@@ -86,7 +87,8 @@ def taught(
     denoiser: Denoiser, batch: TrainBatch, noisy: Tensor, timesteps: Tensor, guidance: Tensor | None = None
 ) -> Tensor:
     """What the backbone, without a LoRA, predicts for noisy targets (R*k, C, T, H, W) under their semantic
-    captions, with guidance (R,) that many times as far from what it predicts under the other captions.
+    captions, with guidance (R,) that many times as far from what it predicts under those of guidance, or of
+    the targets.
 
     All targets are asked under both, whatever their guidance: a backbone that is spread over processes has to
     run as often in each. Raises Video2LoRAError when the batch has no semantic captions.
@@ -99,7 +101,8 @@ def taught(
         told = denoiser.forward(noisy, timesteps, batch.semantic_context)
         if guidance is None:
             return told
-        plain = denoiser.forward(noisy, timesteps, batch.context)
+        away_from = batch.context if batch.guidance_context is None else batch.guidance_context
+        plain = denoiser.forward(noisy, timesteps, away_from)
         rows = guidance.to(told).repeat_interleave(batch.targets_per_reference)
         return torch.lerp(plain, told, rows.reshape(-1, 1, 1, 1, 1))
 

@@ -111,3 +111,13 @@ def test_what_was_held_out_stays_held_out_when_clips_are_added(tmp_path):
     del entries[kept[0]]
     with pytest.raises(Video2LoRAError, match=f"'{kept[0]}' is not in the dataset"):
         split_heldout(entries, settings, 0, kept)
+
+
+def test_captions_of_guidance_are_read_from_files_and_columns(tmp_path):
+    folder = folder_of(tmp_path / "clips", "left/a.mp4")
+    (folder / "left" / "a.guidance.txt").write_text("fades out\n")
+    rows = '[{"video_path": "a.mp4", "video_caption": "", "class": "x", "guidance_caption": " fades out "}]'
+    for [record] in (read_clip_list(folder), read(tmp_path, "list.json", rows)):
+        assert record.guidance_caption == "fades out" and record.semantic_caption == ""
+    with pytest.raises(Video2LoRAError, match=r"Entry 1 of .* has a guidance_caption that is no text"):
+        read(tmp_path, "bad.json", rows.replace('" fades out "', "[1]"))

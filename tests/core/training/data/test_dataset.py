@@ -201,6 +201,36 @@ def test_captions_of_different_lengths_share_a_batch(tmp_path):
     entries, _ = encode(records, tmp_path / "cache")
     batch = CachedClips(entries, 2).sample(torch.Generator().manual_seed(0), 2)
     assert batch.context.shape[0] == 4 and batch.semantic_context.shape == (4, 2, 4)
+    assert batch.guidance_context is None
+
+
+def test_a_guidance_caption_stands_in_for_the_caption_where_a_clip_has_one(tmp_path):
+    records = []
+    for seed, (condition, louder) in enumerate([("right", "fades out"), ("up", "")] * 2):
+        path = write_clip(tmp_path / f"{seed}.mp4", (4, 0), seed)
+        records.append(ClipRecord(path, "red dot", condition, "moves, fades", guidance_caption=louder))
+    entries, _ = encode(records, tmp_path / "cache")
+    batch = CachedClips(entries, 1).sample(torch.Generator().manual_seed(0), 4)
+    assert (batch.context == len("red dot")).all() and set(batch.conditions) == {"right", "up"}
+    away_from = [len("fades out" if name == "right" else "red dot") for name in batch.conditions]
+    assert batch.guidance_context.mean((1, 2)).tolist() == away_from
+    assert torch.equal(batch.references(1, 3).guidance_context, batch.guidance_context[1:3])
+
+
+@pytest.mark.parametrize("caption", ["caption", "semantic_caption", "guidance_caption"])
+def test_a_clip_with_another_caption_makes_another_run(tmp_path, caption):
+    records = [
+        ClipRecord(
+            write_clip(tmp_path / f"{n}.mp4", (4, 0), n), "dot", "right", "moves", guidance_caption="x"
+        )
+        for n in range(2)
+    ]
+    changed = [records[0], dataclasses.replace(records[1], **{caption: "something else"})]
+    (first, second), (same, other) = (
+        [entry.identity for entry in encode(some, tmp_path / "cache")[0]["right"]]
+        for some in (records, changed)
+    )
+    assert same == first and other != second
 
 
 def test_held_out_conditions_by_name_and_fraction(dataset, tmp_path, caplog):

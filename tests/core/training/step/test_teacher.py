@@ -100,6 +100,9 @@ def test_a_guided_teacher_goes_further_the_way_that_the_words_go():
     assert torch.allclose(distances((f"{names[0]}=3",), 1), wanted, rtol=1e-4)
     rest = tuple(f"{name}=1" for name in names[1:])
     assert torch.allclose(distances((*rest, "*=3"), 1), wanted, rtol=1e-4)
+    batch = dataclasses.replace(batch, guidance_context=batch.context + 0.5 * said)
+    twice = distances((), 2)
+    assert torch.allclose(distances(("*=3",), 1), twice, rtol=1e-4), "it goes away from half of what is said"
 
 
 class Certain(ToyDenoiser):
