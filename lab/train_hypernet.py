@@ -64,8 +64,11 @@ def joined(files: list[Path]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
-    """The clips to train on, and those of conditions kept to watch the gap between matched and shuffled."""
+def make_sources(data: dict[str, Tensor], clip, louder: bool = False) -> dict[str, PairSource]:
+    """The clips to train on, and those of conditions kept to watch the gap between matched and shuffled.
+
+    louder: a guided teacher goes away from the louder of two things alone.
+    """
     from world import clips
     from world.captions import CaptionTokens
     from world.conditions import second_alone
@@ -78,10 +81,11 @@ def make_sources(data: dict[str, Tensor], clip) -> dict[str, PairSource]:
         "contexts": encode_texts(clip, seen).clone(),
         "told": encode_told(clip, tokens, semantics, seen),
         "told_backwards": encode_told(clip, tokens, backwards, seen),
-        "loud": encode_told(clip, tokens, second_alone(semantics), seen),
-        "loud_backwards": encode_told(clip, tokens, second_alone(backwards), seen),
         "empty": encode_texts(clip, tokens([""]))[0].clone(),
     }
+    if louder:
+        contexts["loud"] = encode_told(clip, tokens, second_alone(semantics), seen)
+        contexts["loud_backwards"] = encode_told(clip, tokens, second_alone(backwards), seen)
     # A pan and its twin are kept or trained on together.
     twin, rows = data["twin"], torch.arange(len(kinds))
     kept = kept_aside(twin, UNSEEN_EVERY)
@@ -160,7 +164,7 @@ def train(options: argparse.Namespace) -> None:
     training = host_module("training.denoiser")
     with training.training_mode():
         torch.manual_seed(settings.seed)
-        sources = make_sources(joined(options.data), clip)
+        sources = make_sources(joined(options.data), clip, options.louder)
         latents = host_module("models.layers").latent_settings(model)
         seen = {"frames": clips.FRAMES, "fps": clips.FPS, "width": clips.SIZE, "height": clips.SIZE}
         hypernet = shape.create(targets, settings.seed, backbone="sd1", clip=seen, **latents)
@@ -209,6 +213,11 @@ def main() -> None:
     )
     parser.add_argument(
         "--shape", nargs="*", default=[], metavar="NAME=VALUE", help="overrides sizes of the hypernetwork"
+    )
+    parser.add_argument(
+        "--louder",
+        action="store_true",
+        help="a guided teacher goes away from the louder of two things alone, not from what is only seen",
     )
     parser.add_argument(
         "--allow-change",

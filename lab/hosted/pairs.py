@@ -23,10 +23,10 @@ class PairSource:
     format -> (n, ...) foreign clips of another length or shape, of the conditions whose `format` it is.
     contexts: (M, K, tokens, width) text embeddings of what is seen; empty: (tokens, width) that of no words,
     which some targets get instead. told, told_backwards: of what is seen
-    and happens, played forwards and backwards, for the trainer's caption teacher; loud, loud_backwards: what
-    it goes away from when it is guided. reversible: (M,) whether
+    and happens, played forwards and backwards, for the trainer's caption teacher. reversible: (M,) whether
     played backwards it is a condition too. twin: (M,) the row that has the same contents and differs in one
-    thing that happens (`make_dataset.twins_of`); -1 for none.
+    thing that happens (`make_dataset.twins_of`); -1 for none. loud, loud_backwards: what a guided teacher
+    goes away from, forwards and backwards, (M, K, tokens, width); None for the contexts.
     """
 
     latents: Tensor
@@ -37,13 +37,13 @@ class PairSource:
     empty: Tensor
     told: Tensor
     told_backwards: Tensor
-    loud: Tensor
-    loud_backwards: Tensor
     names: list[str]
     reversible: Tensor
     twin: Tensor
     rows: Tensor = field(default_factory=lambda: torch.arange(0))
     foreign_share: float = FOREIGN_SHARE
+    loud: Tensor | None = None
+    loud_backwards: Tensor | None = None
 
     def sample(self, generator: torch.Generator, batch: int):
         """`batch` references with one target each, in pairs on the same clips (see ClipSource).
@@ -68,9 +68,10 @@ class PairSource:
         happens = [backwards_name(n) if f else n for n, f in zip(names, flip.tolist(), strict=True)]
         ids = [f"{row}{'-' * f}" for row, f in zip(both_rows.tolist(), flip.tolist(), strict=True)]
         target = (both_rows, chosen[:, 1])
-        backwards_rows = flip[:, None, None]
+        backwards_rows, loud = flip[:, None, None], None
         told = torch.where(backwards_rows, self.told_backwards[target], self.told[target])
-        loud = torch.where(backwards_rows, self.loud_backwards[target], self.loud[target])
+        if self.loud is not None:
+            loud = torch.where(backwards_rows, self.loud_backwards[target], self.loud[target]).float()
         return core_module("training.step.batch").TrainBatch(
             reference_latents=_played(self._references(both_rows, chosen[:, 0], odd, generator), flip),
             target_latents=_played(self.latents[target], flip),
@@ -78,7 +79,7 @@ class PairSource:
             conditions=tuple(happens),
             condition_ids=tuple(ids),
             semantic_context=told.float(),
-            guidance_context=loud.float(),
+            guidance_context=loud,
         )
 
     def _draw_rows(self, generator: torch.Generator, count: int) -> tuple[Tensor, int | None]:

@@ -136,13 +136,12 @@ def test_few_conditions_need_not_have_references_of_every_format(lab_module, cli
         empty=words[0, 0],
         told=words,
         told_backwards=words,
-        loud=words,
-        loud_backwards=words,
         names=["move"] * 4,
         reversible=torch.ones(4, dtype=torch.bool),
         twin=torch.full((4,), -1),
         rows=torch.tensor([0, 1]),
     )
+    assert source.sample(generator(0), 2).guidance_context is None, "the trainer then takes the context"
     drawn = [source.sample(generator(seed), 2).reference_latents[:, 0, 0, 0, 0] for seed in range(40)]
     assert {int(part // 100) for row in drawn for part in row} == {0, 1}
 
