@@ -200,7 +200,7 @@ def fingerprint_dataset(dataset: str) -> str:
         root = Path(folder_paths.get_input_directory())
         path = dataset_path(dataset)
         records = read_clip_list(path, root=root)
-        files = {record.path for record in records} | {record.path.with_suffix(".txt") for record in records}
+        files = {file for record in records for file in (record.path, *record.caption_files)}
         stats = [(str(file), file.stat()) for file in sorted(files | {path}) if file.is_file()]
         found = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
         return tensors_fingerprint({}, {"files": found})

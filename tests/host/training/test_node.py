@@ -192,9 +192,10 @@ def test_new_clips_are_noticed(host, parts):
     assert prints[0] == prints[1]
     write_clip(folder / "left" / "new.mp4", (2, 0), 77)
     prints.append(node.fingerprint_inputs(dataset="growing"))
-    (folder / "left" / "new.txt").write_text("another square")
-    prints.append(node.fingerprint_inputs(dataset="growing"))
-    assert len(set(prints)) == 3
+    for captions in ("txt", "semantic.txt", "guidance.txt"):
+        (folder / "left" / f"new.{captions}").write_text("another square")
+        prints.append(node.fingerprint_inputs(dataset="growing"))
+    assert len(set(prints)) == 5
     assert "lies outside" in node.fingerprint_inputs(dataset="escapes.json")
 
 

@@ -21,6 +21,7 @@ LIST_SUFFIXES = frozenset({".json", ".jsonl", ".csv"})
 COLUMNS = ("video_path", "video_caption", "class")
 ROLES = ("both", "reference", "target")
 MORE_CAPTIONS = ("semantic", "guidance")  # that a clip may have besides its own
+CAPTION_SUFFIXES = (".txt", *(f".{kind}.txt" for kind in MORE_CAPTIONS))
 # Ends of lines, as a text editor, a spreadsheet or a web page makes them.
 _LINE_ENDS = re.compile("\\s*[\r\n\x0b\x0c\x85\u2028\u2029]\\s*")
 
@@ -47,6 +48,11 @@ class ClipRecord:
     def captions(self) -> tuple[str, str, str]:
         """All of its texts, empty ones too."""
         return self.caption, self.semantic_caption, self.guidance_caption
+
+    @property
+    def caption_files(self) -> list[Path]:
+        """The files beside a clip of a folder that may hold them, there or not."""
+        return [self.path.with_suffix(suffix) for suffix in CAPTION_SUFFIXES]
 
 
 def read_clip_list(dataset: Path, default_caption: str = "", root: Path | None = None) -> list[ClipRecord]:

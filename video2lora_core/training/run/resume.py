@@ -74,7 +74,7 @@ def _check_change(run: str, name: str, before: Any, now: Any, allowed: Collectio
         if missing:
             raise Video2LoRAError(
                 f"The run '{run}' was trained on {counted(missing, 'clip')} no longer in this dataset, "
-                f"gone or changed; give it its dataset back, or {anew}."
+                f"gone, changed or with another caption; give it its dataset back, or {anew}."
             )
         if name not in allowed:
             raise Video2LoRAError(
