@@ -31,7 +31,15 @@ _AT_LEAST = {
     **dict.fromkeys(("encoder_rate", "head_rate", "base_rate", "auxiliary_rate", "final_rate"), 0),
     **dict.fromkeys(("max_minutes", "warmup_steps", "weight_decay", "clip_norm", "timestep_bias"), 0),
     **dict.fromkeys(
-        ("contrastive_weight", "teacher_weight", "evaluate_every", "save_every", "early_stop"), 0
+        (
+            "contrastive_weight",
+            "teacher_weight",
+            "teacher_share",
+            "evaluate_every",
+            "save_every",
+            "early_stop",
+        ),
+        0,
     ),
     "reading_steps": 0,
 }
@@ -171,18 +179,19 @@ class TrainingSettings:
         "the target's caption alone does, or its guidance_caption: where that says the louder of two things "
         "alone, only the other one grows. A step takes one more pass of the backbone.",
     )
+    teacher_share: float = setting(
+        0.0,
+        "Beside the distance to the teacher, so many times how far a prediction falls short of it along what "
+        "the semantic caption changes, as a share of that, whatever its size. Of two things at once the "
+        "quieter one is small beside what is uncertain of the louder; with a guidance_caption that says the "
+        "louder one alone, it is measured by itself. One more pass of the backbone, as for guidance, but "
+        "both need only one. 0: the distance alone.",
+    )
     teacher_crossed: float = setting(
         0.0,
         "Share of the references whose distance to the teacher is taken on another one's noisy targets. What "
         "noisy targets show of themselves need not be said, and sampling begins where nothing is shown. "
         "These have no diffusion loss.",
-    )
-    teacher_blind: float = setting(
-        1.0,
-        "From this part of the noise schedule on, 0.75 for example, the teacher sees another noise than the "
-        "LoRA, and crossed targets are faded at random. There noise alone seems to show something, and while "
-        "sampling it shows nothing. An experiment: 600 steps of it did not make the demo's moves straighter. "
-        "1: nowhere.",
     )
     max_skipped: int = setting(
         20,
@@ -217,9 +226,10 @@ class TrainingSettings:
                 raise Video2LoRAError(
                     f"The setting {name} is {getattr(self, name)}; it must be in 0 ... 1, not 1."
                 )
-        for name in ("teacher_crossed", "teacher_blind"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise Video2LoRAError(f"The setting {name} is {getattr(self, name)}; it must be in 0 ... 1.")
+        if not 0 <= self.teacher_crossed <= 1:
+            raise Video2LoRAError(
+                f"The setting teacher_crossed is {self.teacher_crossed}; it must be in 0 ... 1."
+            )
         read_guidance(self.teacher_guidance)
         for name in ("min_snr_gamma", "contrastive_temperature"):
             if getattr(self, name) <= 0:
@@ -247,15 +257,15 @@ def check_settings(settings: TrainingSettings, context: str, processes: int) -> 
             "teacher_crossed is a share of what the teacher is asked, and teacher_weight is 0; raise it, or "
             "set teacher_crossed to 0."
         )
+    if settings.teacher_share > 0 and settings.teacher_weight == 0:
+        raise Video2LoRAError(
+            "teacher_share is a part of what the teacher is asked, and teacher_weight is 0; raise it, or set "
+            "teacher_share to 0."
+        )
     if settings.teacher_guidance and settings.teacher_weight == 0:
         raise Video2LoRAError(
             "teacher_guidance says how far the teacher goes, and teacher_weight is 0; raise it, or leave "
             "teacher_guidance empty."
-        )
-    if settings.teacher_blind < 1 and settings.teacher_weight == 0:
-        raise Video2LoRAError(
-            "teacher_blind says from where on the teacher sees another noise, and teacher_weight is 0; raise "
-            "it, or set teacher_blind to 1."
         )
     if settings.reading_steps > 0 and settings.contrastive_weight == 0:
         raise Video2LoRAError(

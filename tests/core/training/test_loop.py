@@ -131,8 +131,8 @@ def test_the_wall_clock_ends_a_run(tmp_path):
         ({"teacher_crossed": 1.0, "teacher_weight": 1.0, "references": 1}, "the 1 reference of a process"),
         ({"teacher_crossed": 0.1, "teacher_weight": 1.0}, "it takes none; raise it or references"),
         ({"teacher_crossed": 1.5}, "must be in 0 ... 1"),
-        ({"teacher_blind": -0.5}, "teacher_blind is -0.5; it must be in 0 ... 1"),
-        ({"teacher_blind": 0.75}, "teacher_weight is 0; raise it"),
+        ({"teacher_share": -0.5}, "teacher_share is -0.5; it must be at least 0"),
+        ({"teacher_share": 0.5}, "teacher_weight is 0; raise it"),
         ({"reading_steps": 5}, r"first 5 steps .* contrastive_weight is 0; raise it"),
         ({"references": 6, "accumulation": 2, "shared_noise": "pairs"}, "even number"),
         (

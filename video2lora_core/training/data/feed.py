@@ -12,7 +12,6 @@ from ..processes import Processes
 from ..settings import TrainingSettings
 from ..step.batch import ClipSource, TrainBatch, sample_references, step_generator
 from ..step.objective import NoiseDraw, draw_timesteps, share_noise
-from ..step.teacher import Blindfold
 
 
 class Part(NamedTuple):
@@ -87,26 +86,20 @@ class Feed:
             step_generator(settings.seed, step, "train/timesteps"), settings,
         )  # fmt: skip
         timesteps = timesteps[start * k : stop * k]
-        noise = self._noise(step, "train/noise", range(start, stop), batch)
+        noise = self._noise(step, range(start, stop), batch)
         draw = NoiseDraw(noise, timesteps)
-        if settings.teacher_blind < 1:
-            own = self._noise(step, "train/teacher", range(start, stop), batch)
-            fades = torch.rand(
-                settings.references * k, generator=step_generator(settings.seed, step, "train/fades")
-            )
-            fades = share_noise(fades, k, settings.shared_noise)[start * k : stop * k]
-            blind = timesteps >= settings.teacher_blind * self._num_timesteps
-            draw = NoiseDraw(noise, timesteps, Blindfold.drawn(blind, noise, own, fades))
         if self._processes.device.type == "cuda":
             batch, draw = batch.pinned(), draw.pinned()
         return Part(start, batch, draw)
 
-    def _noise(self, step: int, purpose: str, references: range, batch: TrainBatch) -> torch.Tensor:
+    def _noise(self, step: int, references: range, batch: TrainBatch) -> torch.Tensor:
         """Of these references' targets; a generator each: nobody draws that of another process's share."""
         k = batch.targets_per_reference
         shape = (k, *batch.target_latents.shape[1:])
         rows = [
-            torch.randn(shape, generator=step_generator(self._settings.seed, step, f"{purpose}/{reference}"))
+            torch.randn(
+                shape, generator=step_generator(self._settings.seed, step, f"train/noise/{reference}")
+            )
             for reference in references
         ]
         return share_noise(torch.cat(rows), k, self._settings.shared_noise)

@@ -19,7 +19,7 @@ from .batch import TrainBatch
 from .compiled import compiled
 from .denoiser import Denoiser
 from .reading import Read, contrastive_loss, numbered, reading_distances, widened
-from .teacher import Blindfold, crossed, crossed_references, guidance_of, read_guidance, taught
+from .teacher import Teaching, crossed, crossed_references, guidance_of, read_guidance, shortfalls, taught
 from .timesteps import ConditionBalance, loss_weights, sample_timesteps
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,11 +40,10 @@ class TrainableModel(Protocol):
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """Noise (R*k, C, T, H, W) and timesteps (R*k,) of a batch's targets; what the teacher sees otherwise."""
+    """Noise (R*k, C, T, H, W) and timesteps (R*k,) of a batch's targets."""
 
     noise: Tensor
     timesteps: Tensor
-    blindfold: Blindfold | None = None
 
     def rows(self, start: int, stop: int) -> NoiseDraw:
         """Rows start ... stop-1."""
@@ -59,8 +58,7 @@ class NoiseDraw:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> NoiseDraw:
-        blindfold = self.blindfold and Blindfold(*map(change, self.blindfold))
-        return NoiseDraw(change(self.noise), change(self.timesteps), blindfold)
+        return NoiseDraw(change(self.noise), change(self.timesteps))
 
 
 @dataclass(frozen=True)
@@ -193,10 +191,8 @@ class Objective:
         of_others = crossed_references(len(batch.conditions), self.settings.teacher_crossed)
         with self.precision():
             clean = crossed(batch.target_latents, of_others, batch.targets_per_reference)
-            if draw.blindfold is not None:
-                clean = draw.blindfold.faded(clean, of_others * batch.targets_per_reference)
             noisy = self.denoiser.add_noise(clean, draw.noise, draw.timesteps)
-            told = self._told(batch, clean, draw)
+            teaching = self._taught(batch, noisy, draw.timesteps)
             self.branches.use(self.predict(read))
             prediction = widened(self.denoiser.forward(noisy, draw.timesteps, batch.context))
             target = widened(self.denoiser.target(batch.target_latents, draw.noise, draw.timesteps))
@@ -206,9 +202,12 @@ class Objective:
             references = references.detach().float().clone()
             references[:of_others] = float("nan")
             teacher, distances = diffusion.new_zeros(()), None
-            if told is not None:
-                distances = self._by_reference(prediction, told, draw, batch)
+            if teaching is not None:
+                distances = self._by_reference(prediction, teaching.goal, draw, batch)
                 teacher = self._balanced(distances, batch.conditions, self.teacher_balance)
+                if self.settings.teacher_share > 0:
+                    short = shortfalls(prediction, teaching, batch.targets_per_reference)
+                    teacher = teacher + self.settings.teacher_share * short.mean()
                 total = total + self.settings.teacher_weight * teacher
                 distances = distances.detach().float()
         return LossParts(total, diffusion.detach(), teacher.detach(), references, distances)
@@ -268,16 +267,11 @@ class Objective:
                 losses[label] = rows.unflatten(0, (-1, batch.targets_per_reference)).mean(1)
         return losses
 
-    def _told(self, batch: TrainBatch, clean: Tensor, draw: NoiseDraw) -> Tensor | None:
+    def _taught(self, batch: TrainBatch, noisy: Tensor, timesteps: Tensor) -> Teaching | None:
         if self.settings.teacher_weight <= 0:
             return None
         guidance = guidance_of(batch.conditions, self._guidance) if self._guidance else None
-        own = draw.noise if draw.blindfold is None else draw.blindfold.noise
-        seen = self.denoiser.add_noise(clean, own, draw.timesteps)
-        told = widened(taught(self.denoiser, batch, seen, draw.timesteps, guidance))
-        # The clean latents that the teacher sees, said of the noise that the LoRA is given.
-        given, asked = (self.denoiser.target(clean, noise, draw.timesteps) for noise in (draw.noise, own))
-        return told + widened(given - asked)
+        return taught(self.denoiser, batch, noisy, timesteps, guidance, self.settings.teacher_share > 0)
 
     def _by_reference(self, prediction: Tensor, wanted: Tensor, draw: NoiseDraw, batch: TrainBatch) -> Tensor:
         """(R,) weighted squared errors of each reference's targets."""

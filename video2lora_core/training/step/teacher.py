@@ -10,10 +10,6 @@ A noisy target shows some of what happens in it at every noise level: the averag
 above the noise even at the last one. A LoRA taught on such inputs alone learns to go on with what is there;
 sampling begins where nothing is. On another clip's noisy latents it has to say all of it. The teacher can be
 asked there, with the caption of what the reference shows; the diffusion loss can not.
-
-And noise alone suggests things: in training what it seems to show is mostly there, in sampling it never is.
-A teacher that sees another noise than the LoRA, beside the same clean latents, agrees with it in nothing that
-only the noise suggests; what is left to learn is what caption and latents say.
 """
 
 from __future__ import annotations
@@ -24,36 +20,15 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import Video2LoRAError
 from .batch import TrainBatch
 from .denoiser import Denoiser
+from .reading import widened
 
-
-class Blindfold(NamedTuple):
-    """What the teacher sees otherwise than the LoRA, from `teacher_blind` of the noise schedule on.
-
-    noise: (R*k, C, T, H, W) the teacher's own, elsewhere the LoRA's. fade: (R*k,) in 0 ... 1, how much is
-    left of crossed targets, for both; 1 elsewhere.
-    """
-
-    noise: Tensor
-    fade: Tensor
-
-    @classmethod
-    def drawn(cls, blind: Tensor, noise: Tensor, own: Tensor, fade: Tensor) -> Blindfold:
-        """noise: (R*k, C, T, H, W) the LoRA's. own, fade: drawn for the teacher, at all levels. blind: (R*k,)
-        bool, where it is blindfolded.
-        """
-        return cls(torch.where(blind.reshape(-1, 1, 1, 1, 1), own, noise), torch.where(blind, fade, 1.0))
-
-    def faded(self, latents: Tensor, count: int) -> Tensor:
-        """Clean targets (R*k, C, T, H, W), the first `count` of them faded: sampling begins at nothing and
-        gets there by and by.
-        """
-        fade = self.fade.reshape(-1, 1, 1, 1, 1).to(latents)
-        return torch.cat([latents[:count] * fade[:count], latents[count:]])
+SHORTEST_WAY = 1e-8  # squared; below it the words change nothing
 
 
 def read_guidance(rules: Sequence[str]) -> list[tuple[str, float]]:
@@ -83,12 +58,25 @@ def guidance_of(conditions: Sequence[str], rules: Sequence[tuple[str, float]]) -
     return torch.tensor(found)
 
 
+class Teaching(NamedTuple):
+    """What the backbone without a LoRA predicts, each (R*k, C, T, H, W): goal, where the teacher takes it;
+    start, what it goes away from, None when nobody asks."""
+
+    goal: Tensor
+    start: Tensor | None
+
+
 def taught(
-    denoiser: Denoiser, batch: TrainBatch, noisy: Tensor, timesteps: Tensor, guidance: Tensor | None = None
-) -> Tensor:
+    denoiser: Denoiser,
+    batch: TrainBatch,
+    noisy: Tensor,
+    timesteps: Tensor,
+    guidance: Tensor | None = None,
+    from_start: bool = False,
+) -> Teaching:
     """What the backbone, without a LoRA, predicts for noisy targets (R*k, C, T, H, W) under their semantic
     captions, with guidance (R,) that many times as far from what it predicts under those of guidance, or of
-    the targets.
+    the targets. from_start: the latter is wanted as well.
 
     All targets are asked under both, whatever their guidance: a backbone that is spread over processes has to
     run as often in each. Raises Video2LoRAError when the batch has no semantic captions.
@@ -98,13 +86,30 @@ def taught(
             "teacher_weight is set but the clips have no semantic_caption; add that column, or use 0."
         )
     with torch.no_grad():
-        told = denoiser.forward(noisy, timesteps, batch.semantic_context)
-        if guidance is None:
-            return told
+        told = widened(denoiser.forward(noisy, timesteps, batch.semantic_context))
+        if guidance is None and not from_start:
+            return Teaching(told, None)
         away_from = batch.context if batch.guidance_context is None else batch.guidance_context
-        plain = denoiser.forward(noisy, timesteps, away_from)
+        plain = widened(denoiser.forward(noisy, timesteps, away_from))
+        if guidance is None:
+            return Teaching(told, plain)
         rows = guidance.to(told).repeat_interleave(batch.targets_per_reference)
-        return torch.lerp(plain, told, rows.reshape(-1, 1, 1, 1, 1))
+        return Teaching(torch.lerp(plain, told, rows.reshape(-1, 1, 1, 1, 1)), plain)
+
+
+def shortfalls(prediction: Tensor, teaching: Teaching, targets: int) -> Tensor:
+    """How far predictions (R*targets, ...) fall short of their teacher on the way from start to goal, or go
+    past it, as a loss of the share of that way: (R,), 0 at the goal, 0.5 at the start.
+
+    Of two things at once the quieter may be a thirtieth of all that is to be said, and drowns in what is
+    uncertain of the louder; from the louder one alone to both, the way is the quieter's own. A whole share
+    from the goal and more the loss is linear, for where words change next to nothing.
+    """
+    goal, start = (part.flatten(1) for part in teaching)
+    way = goal - start
+    share = ((prediction.flatten(1) - start) * way).sum(1) / way.square().sum(1).clamp(min=SHORTEST_WAY)
+    rows = F.smooth_l1_loss(share, torch.ones_like(share), reduction="none")
+    return rows.unflatten(0, (-1, targets)).mean(1)
 
 
 def crossed_references(references: int, share: float) -> int:

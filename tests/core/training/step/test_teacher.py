@@ -8,10 +8,8 @@ import torch
 from tests.core.training.toy_training import STEPS, OffsetClips, ToyDenoiser, toy_model
 from video2lora_core.errors import Video2LoRAError
 from video2lora_core.training import Objective, TrainingSettings
-from video2lora_core.training.data.feed import Feed
-from video2lora_core.training.processes import Processes
 from video2lora_core.training.step.objective import draw_noise
-from video2lora_core.training.step.teacher import Blindfold, crossed_references
+from video2lora_core.training.step.teacher import Teaching, crossed_references, shortfalls
 from video2lora_core.training.step.timesteps import named_rows
 
 TAUGHT = TrainingSettings(teacher_weight=2.0, targets_per_reference=2, contrastive_weight=0)
@@ -105,68 +103,50 @@ def test_a_guided_teacher_goes_further_the_way_that_the_words_go():
     assert torch.allclose(distances(("*=3",), 1), twice, rtol=1e-4), "it goes away from half of what is said"
 
 
-class Certain(ToyDenoiser):
-    """Sees the same clean latents in any noise, those that the text names."""
+def test_a_share_is_measured_on_the_way_from_start_to_goal_and_on_nothing_beside_it():
+    way = torch.zeros(1, 3)
+    way[0, 0] = 0.01
+    beside = torch.tensor([[0.0, 5.0, -3.0]])
 
-    def forward(self, noisy, timesteps, context):
-        alpha = self._alpha(timesteps)
-        return (noisy - alpha.sqrt() * context.mean((1, 2)).reshape(-1, 1, 1, 1, 1)) / (1 - alpha).sqrt()
+    def loss(share, way=way):
+        teaching = Teaching(goal=beside + way, start=beside)
+        return float(shortfalls(beside + share * way + 7 * (way == 0), teaching, targets=1))
+
+    shares = {0.0: 0.5, 0.5: 0.125, 1.0: 0.0, 1.5: 0.125, -1.0: 1.5}
+    for share, expected in shares.items():
+        assert loss(share) == pytest.approx(expected, abs=1e-4)
+    assert loss(0.3, way=torch.zeros(1, 3)) == 0.5, "where words change nothing there is nothing to learn"
+    rows = torch.cat([beside, beside + way])
+    both = shortfalls(rows, Teaching((beside + way).expand(2, 3), beside.expand(2, 3)), targets=2)
+    assert both.tolist() == pytest.approx([0.25], abs=1e-4), "targets of one reference are averaged"
 
 
-def blindfolded(draw, rows, fade=1.0):
-    """The draw with a noise of the teacher's own in these rows."""
-    own, blind = torch.randn_like(draw.noise), torch.zeros(len(draw.timesteps), dtype=torch.bool)
-    blind[rows] = True
-    fades = torch.full((len(blind),), fade)
-    return dataclasses.replace(draw, blindfold=Blindfold.drawn(blind, draw.noise, own, fades))
-
-
-def test_a_blindfolded_teacher_is_told_in_the_noise_that_the_lora_is_given():
-    """Where the backbone hears its text alone, another noise changes nothing; where it hears the noise, it
-    changes the rows that are blindfolded."""
+@pytest.mark.parametrize("guidance", [(), ("*=1.5",)])
+def test_the_share_counts_beside_the_distance_and_only_where_it_is_asked_for(guidance):
+    """A LoRA that does nothing is at its start where the teacher goes away from the targets' own captions,
+    and at its goal where those say all of it."""
     batch, draw = taught_batch()
-    model, settings = toy_model(), dataclasses.replace(TAUGHT, balance_conditions=False)
-    last_two = blindfolded(draw, slice(4, 8))
-    certain, same = (Objective(model, Certain(), settings).loss(batch, d).distances for d in (draw, last_two))
-    assert certain.min() > 1e-4 and torch.allclose(certain, same, rtol=1e-3)
-    seeing, blind = (
-        Objective(model, ToyDenoiser(), settings).loss(batch, d).distances for d in (draw, last_two)
-    )
-    assert torch.allclose(seeing[:2], blind[:2]) and (blind[2:] > 1.05 * seeing[2:]).all()
+    settings = dataclasses.replace(TAUGHT, balance_conditions=False, teacher_guidance=guidance)
+    model = toy_model()
+    with torch.no_grad():
+        for parameter in model.auxiliary.parameters():
+            parameter.zero_()
 
+    def teacher(batch, share):
+        counted = dataclasses.replace(settings, teacher_share=share)
+        losses = Objective(model, ToyDenoiser(), counted).loss(batch, draw)
+        assert losses.total.item() == pytest.approx(float(losses.diffusion + 2 * losses.teacher), rel=1e-5)
+        assert float(losses.distances.mean()) == pytest.approx(float(distance(batch)), rel=1e-5)
+        return float(losses.teacher)
 
-def test_nothing_is_left_of_crossed_targets_that_are_faded_to_nothing():
-    batch, draw = taught_batch()
-    settings = dataclasses.replace(TAUGHT, balance_conditions=False, teacher_crossed=0.5)
-    others = dataclasses.replace(batch, target_latents=batch.target_latents + 1)
-    model, black = toy_model(), blindfolded(draw, slice(0, 8), fade=0.0)
+    def distance(batch):
+        return Objective(model, ToyDenoiser(), settings).loss(batch, draw).teacher
 
-    def distances(batch, draw):
-        return Objective(model, ToyDenoiser(), settings).loss(batch, draw).distances
-
-    assert not torch.isclose(distances(batch, draw), distances(others, draw), rtol=1e-3).any()
-    first, second = distances(batch, black), distances(others, black)
-    assert torch.allclose(first[:2], second[:2]) and not torch.isclose(first[2:], second[2:], rtol=1e-3).any()
-
-
-def test_the_teacher_is_blindfolded_from_its_level_on_and_nowhere_below():
-    settings = dataclasses.replace(TAUGHT, references=8, teacher_blind=0.5)
-    source = OffsetClips(2, semantic=True)
-
-    def drawn(share=8, **changes):
-        return Feed(source, dataclasses.replace(settings, **changes), share, STEPS, Processes()).take(3)
-
-    (part,), (plain,) = drawn(), drawn(teacher_blind=1.0)
-    assert plain.draw.blindfold is None and torch.equal(plain.draw.noise, part.draw.noise)
-    halves = zip(*(half.draw.blindfold for half in drawn(4, accumulation=2)), strict=True)
-    for whole, parts in zip(part.draw.blindfold, halves, strict=True):
-        assert torch.equal(whole, torch.cat(parts))
-    blind = part.draw.timesteps >= STEPS / 2
-    assert 0 < blind.sum() < len(blind)
-    same = (part.draw.blindfold.noise == part.draw.noise).flatten(1).all(1)
-    assert torch.equal(same, ~blind)
-    fade = part.draw.blindfold.fade
-    assert (fade[~blind] == 1).all() and (fade[blind] < 1).all() and (fade >= 0).all()
+    assert teacher(batch, 3.0) == pytest.approx(float(distance(batch)) + 3 * 0.5, rel=1e-4)
+    if not guidance:
+        silent = batch.context - 1
+        told = dataclasses.replace(batch, semantic_context=batch.context, guidance_context=silent)
+        assert teacher(told, 3.0) == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize("rule", ["pan", "pan=", "=2", "pan=much", "pan=0.5", "pan=nan", "pan=inf"])
