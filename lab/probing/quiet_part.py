@@ -90,8 +90,8 @@ def main() -> None:
             for label, part in sorted(rows.items()):
                 share, distance, along, beside = torch.stack(part).median(0).values.tolist()
                 print(
-                    f"{name}, {label} ({len(part)}): says {share:.2f} of the quieter part, off by "
-                    f"{distance:.2f}, {along:.2f} of it along it; that part is {beside:.3f} of the louder"
+                    f"{name}, {label} ({len(part)}): says {share:.2f} of the quieter part; off by "
+                    f"{distance:.2f} of its size, by {along:.2f} along it; it is {beside:.3f} of the louder"
                 )
 
 
